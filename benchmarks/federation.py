@@ -1,7 +1,7 @@
 """What carrying a round costs: in one process, over Unix sockets, and over FLARE, beside FLARE's own averaging.
 
     python -m benchmarks.federation [--courier PYTHON] [--rounds N] [--sizes 3.5k 0.7M 11M]
-        [--hospitals 2 4 8] [--ways process sockets flare averaging] [--quick] [--out FILE]
+        [--hospitals 2 4 8] [--ways process sockets echo averaging flare] [--quick] [--out FILE]
 
 Every setting is one run between hospitals: agents with folders of their own, and ledgers on disk. The network is
 linear, with classes x (width^2 + 1) parameters on pictures of a given width, and a hospital has a few patients, so that
@@ -9,16 +9,21 @@ a round is its exchanges: three under masks (announce with the model and the las
 two hospitals, where a masked sum would hide nothing. `process` has the hospitals one after the other in this process;
 `sockets` and `flare` have an agent process each. A round's seconds are the median over all but the first, without what
 follows the last round; bytes are those of messages, both ways, without frames. `empty` is the median of an exchange of
-the smallest message, a greeting. `averaging` is FLARE's own workflow over the same processes and TLS: one exchange a
-round, a model down and a vector of its length up, nothing computed, noised, masked or signed
-(`benchmarks.federation_averaging`). Without `--courier`, the interpreter of its environment, both are left out and said
-so. `--quick` is 3.5 k and 0.7 M parameters with 4 hospitals, 4 rounds.
+the smallest message, a greeting. `echo` is the engine alone, over the same processes and TLS, without agents and
+without our courier: messages of the sizes of a round of `process`, in as many exchanges, there and back as FLARE's own;
+its `empty` is an empty echo. `averaging` is FLARE's own workflow: one exchange a round, a model down and a vector of
+its length up, nothing computed, noised, masked or signed. One run gives both (`benchmarks.federation_averaging`).
+Without `--courier`, the interpreter of its environment, all three ways over FLARE are left out and said so. `--quick`
+is 3.5 k and 0.7 M parameters with 4 hospitals, 4 rounds.
 
-The whole table is 36 runs, of 9 rounds at 3.5 k parameters, 6 at 0.7 M and 3 at 11 M. Each row is written to `--out` as
-soon as it is measured, and the same command goes on behind the rows that are there. `GB` is by how much the machine's
-available memory fell during the run: at 11 M parameters 7.9 for eight hospitals over sockets; over FLARE the peaks of
-four hospitals' processes were 8.2 together, about 1.5 a hospital. Run on a quiet machine, with `OMP_NUM_THREADS=1` for
-this process too.
+Columns: seconds of a round; that, over `process`; `empty`; a round over as many empty exchanges; a round over `echo`,
+whose bytes are as many. A round over FLARE has what hospitals compute besides, which is the round over `sockets`.
+
+The whole table has 45 rows from 36 runs, of 9 rounds at 3.5 k parameters, 6 at 0.7 M and 3 at 11 M. Each row is written
+to `--out` as soon as it is measured, and the same command goes on behind the rows that are there. `GB` is by how much
+the machine's available memory fell during the run: at 11 M parameters 7.9 for eight hospitals over sockets; over FLARE
+the peaks of four hospitals' processes were 8.2 together, about 1.5 a hospital. Run on a quiet machine, with
+`OMP_NUM_THREADS=1` for this process too.
 """
 
 import argparse
@@ -60,10 +65,13 @@ from wardround.transport.unix import SocketChannel
 from wardround.types import HospitalName
 from wardround.work import Announce, Answered, Confirm, SayHello, Upload
 
+Messages = Sequence[Sequence[int]]
+"""Bytes there and back of each exchange of a round, for one hospital."""
+
 ROOT = Path(__file__).parents[1]
 COURIER = ROOT / "couriers" / "flare"
-HOSPITALS, WAYS = (2, 4, 8), ("process", "sockets", "flare", "averaging")
-OVER_FLARE = ("flare", "averaging")
+HOSPITALS, WAYS = (2, 4, 8), ("process", "sockets", "echo", "averaging", "flare")
+OVER_FLARE, OF_FLARE = ("echo", "averaging", "flare"), ("echo", "averaging")
 PATIENTS = 10
 """In each hospital."""
 LEAST_MASKED = 3
@@ -90,12 +98,17 @@ QUICK: dict[str, Any] = {"rounds": 4, "sizes": ("3.5k", "0.7M"), "hospitals": (4
 
 
 class Timed:
-    """A channel that notes seconds and bytes of every exchange of a round of training, by round."""
+    """A channel that notes seconds and bytes of every exchange of a round of training, by round.
+
+    Attributes:
+        messages: of each exchange, bytes of the longest request and reply of a hospital.
+    """
 
     def __init__(self, inner: Channel) -> None:
         self.inner = inner
         self.seconds: dict[int, list[float]] = {}
         self.bytes: dict[int, int] = {}
+        self.messages: dict[int, list[tuple[int, int]]] = {}
         self.empty: list[float] = []
 
     @property
@@ -111,9 +124,10 @@ class Timed:
         if isinstance(request.work, Answered | Announce | Confirm | Upload):
             self.seconds.setdefault(request.round, []).append(took)
             sizes = {key: len(body) for key, body in encoded(requests).items()}
-            sent = sum(sizes[id(one)] for one in requests.values())
-            came = sum(len(encode_reply(one)) for one in replies.values())
-            self.bytes[request.round] = self.bytes.get(request.round, 0) + sent + came
+            sent = [sizes[id(one)] for one in requests.values()]
+            came = [len(encode_reply(one)) for one in replies.values()]
+            self.bytes[request.round] = self.bytes.get(request.round, 0) + sum(sent) + sum(came)
+            self.messages.setdefault(request.round, []).append((max(sent), max(came)))
         return replies, Failures()
 
     def _timed(self, requests: Requests, deadline_s: float) -> tuple[float, Replies]:
@@ -248,22 +262,33 @@ def make_kits(folder: Path, names: Sequence[str], courier: Path | None) -> tuple
     return program
 
 
-def averaged(size: Size, hospitals: int, rounds: int, courier: Path | None, folder: Path) -> dict[str, Any]:
-    """Returns one row of FLARE's own federated averaging."""
+def alone(
+    size: Size, hospitals: int, rounds: int, courier: Path | None, folder: Path, messages: Messages
+) -> dict[str, dict[str, Any]]:
+    """Returns rows of FLARE without wardround: echoes of messages, and its own federated averaging."""
     parameters, names = size.parameters, names_of(hospitals)
+    echoed = [f"{down}:{up}" for down, up in messages]
     with ExitStack() as stack:
         make_kits(folder, names, courier)
         program = (courier, "-m", "benchmarks.federation_averaging")
         for name in ("coordinator", *names):
-            up = (*program, folder / "kits" / name, folder / "s", parameters, rounds, hospitals)
+            up = (*program, folder / "kits" / name, folder / "s", parameters, rounds, hospitals, *echoed)
             stack.enter_context(running(up, folder / f"{name}.txt"))
         wait_for([folder / "s" / "averaging.json"])
-        seconds = json.loads((folder / "s" / "averaging.json").read_text())
+        found = json.loads((folder / "s" / "averaging.json").read_text())
     return {
-        "exchanges": 1,
-        "seconds": statistics.median(seconds),
-        "bytes": 2 * hospitals * 4 * parameters,
-        "empty": None,
+        "echo": {
+            "exchanges": len(messages),
+            "seconds": statistics.median(found["echo"]),
+            "bytes": hospitals * sum(map(sum, messages)),
+            "empty": statistics.median(found["empty"]),
+        },
+        "averaging": {
+            "exchanges": 1,
+            "seconds": statistics.median(found["averaging"]),
+            "bytes": 2 * hospitals * 4 * parameters,
+            "empty": None,
+        },
     }
 
 
@@ -275,18 +300,23 @@ def wait_for(paths: Sequence[Path]) -> None:
         time.sleep(0.1)
 
 
-def measured(way: str, size: Size, hospitals: int, rounds: int, courier: Path | None) -> dict[str, Any]:
-    """Returns one row: seconds and bytes of a round."""
+def measured(
+    way: str, size: Size, hospitals: int, rounds: int, courier: Path | None, messages: Messages
+) -> list[dict[str, Any]]:
+    """Returns the rows of one run, seconds and bytes of a round: one, or both of FLARE alone."""
     folder = Path(tempfile.mkdtemp(prefix="wr-"))  # short: the path of a socket has at most 100 bytes
     began = time.perf_counter()
     try:
         with memory_taken() as taken:
-            measure = averaged if way == "averaging" else lambda *given: coordinated(way, *given)
-            row = measure(size, hospitals, rounds, courier, folder)
+            if way in OF_FLARE:
+                rows = alone(size, hospitals, rounds, courier, folder, messages)
+            else:
+                rows = {way: coordinated(way, size, hospitals, rounds, courier, folder)}
     finally:
         shutil.rmtree(folder)
-    place = {"way": way, "parameters": size.parameters, "hospitals": hospitals, "rounds": rounds}
-    return place | row | {"gigabytes": taken[0] / 1e9, "whole_run_s": time.perf_counter() - began}
+    place = {"parameters": size.parameters, "hospitals": hospitals, "rounds": rounds}
+    run = {"gigabytes": taken[0] / 1e9, "whole_run_s": time.perf_counter() - began}
+    return [{"way": way} | place | row | run for way, row in rows.items()]
 
 
 def coordinated(
@@ -304,6 +334,7 @@ def coordinated(
         "seconds": statistics.median(map(sum, later)),
         "bytes": int(statistics.median(count for round, count in timed.bytes.items() if round > 1)),
         "empty": statistics.median(timed.empty),
+        "messages": timed.messages[2],
     }
 
 
@@ -338,7 +369,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # agents and courier end with this process
     ways = [way for way in options.ways if way not in OVER_FLARE or options.courier is not None]
     if len(ways) < len(options.ways):
-        print("flare and averaging are left out: --courier, the interpreter of its environment, is not given")
+        print(f"{', '.join(OVER_FLARE)} are left out: --courier, the interpreter of its environment, is not given")
     table: dict[str, Any] = {"machine": machine(1), "rows": []}
     if options.out is not None and options.out.exists():
         table = json.loads(options.out.read_text())
@@ -346,17 +377,19 @@ def main() -> None:
     cells = [(way, size, hospitals) for size in sizes for hospitals in options.hospitals for way in ways]
     print(
         f"{'cell':>7} {'parameters':>10} {'hospitals':>9}  {'way':9} {'s a round':>10} {'/process':>9} "
-        f"{'empty, s':>9} {'empties':>9} {'MB':>8} {'GB':>5} {'run, s':>6}"
+        f"{'empty, s':>9} {'empties':>9} {'/echo':>9} {'MB':>8} {'GB':>5} {'run, s':>6}"
     )
     for number, (way, size, hospitals) in enumerate(cells, start=1):
         rounds = options.rounds or size.rounds
-        row = row_in(table, way, size, hospitals)
+        known = {each: row_in(table, each, size, hospitals) for each in WAYS}
+        row = known[way]
         if row is None or row.get("rounds") != rounds:
-            row = measured(way, size, hospitals, rounds, options.courier)
-            table["rows"].append(row)
+            messages = [] if way not in OF_FLARE else (known["process"] or {})["messages"]
+            table["rows"] += measured(way, size, hospitals, rounds, options.courier, messages)
+            known = {each: row_in(table, each, size, hospitals) for each in WAYS}
             if options.out is not None:
                 write_whole(options.out, (json.dumps(table, indent=2) + "\n").encode())
-        print(f"{number:3}/{len(cells):3} " + line_of(row, row_in(table, "process", size, hospitals)), flush=True)
+        print(f"{number:3}/{len(cells):3} {line_of(known, way)}", flush=True)
 
 
 def row_in(table: dict[str, Any], way: str, size: Size, hospitals: int) -> dict[str, Any] | None:
@@ -366,13 +399,18 @@ def row_in(table: dict[str, Any], way: str, size: Size, hospitals: int) -> dict[
     return found[-1] if found else None
 
 
-def line_of(row: dict[str, Any], process: dict[str, Any] | None) -> str:
+def line_of(rows: Mapping[str, dict[str, Any] | None], way: str) -> str:
+    """Returns one line of the table; `rows` are those of a setting, by way."""
+    row = rows[way] or {}
     empty = row["empty"]
     over = ["-"] * 2 if empty is None else [f"{empty:.4f}", f"{row['seconds'] / (row['exchanges'] * empty):.2f}"]
-    times = "-" if process is None else f"{row['seconds'] / process['seconds']:.2f}"
+    process, echo = (
+        "-" if other is None else f"{row['seconds'] / other['seconds']:.2f}"
+        for other in (rows["process"], rows["echo"])
+    )
     return (
-        f"{row['parameters']:10} {row['hospitals']:9}  {row['way']:9} {row['seconds']:10.3f} {times:>9} {over[0]:>9} "
-        f"{over[1]:>9} {row['bytes'] / 1e6:8.2f} {row['gigabytes']:5.1f} {row['whole_run_s']:6.0f}"
+        f"{row['parameters']:10} {row['hospitals']:9}  {row['way']:9} {row['seconds']:10.3f} {process:>9} {over[0]:>9} "
+        f"{over[1]:>9} {echo:>9} {row['bytes'] / 1e6:8.2f} {row['gigabytes']:5.1f} {row['whole_run_s']:6.0f}"
     )
 
 
@@ -386,6 +424,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two sizes, four hospitals, four rounds")
     parser.add_argument("--out", type=Path, help="gets every row, and the next run goes on behind them")
     options = parser.parse_args()
+    if set(options.ways) & set(OF_FLARE) and "process" not in options.ways:
+        parser.error("--ways: echo and averaging take the sizes of messages from process; name it before them")
     if options.quick:
         vars(options).update(QUICK)
     return options

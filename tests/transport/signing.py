@@ -1,6 +1,6 @@
 """A coordinator and hospitals that sign, each with a key of its own."""
 
-from wardround.federation.wire.signatures import CoordinatorKeys, HospitalKeys
+from wardround.federation.wire.signatures import Arrived, CoordinatorKeys, HospitalKeys
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.types import HospitalName
@@ -13,9 +13,9 @@ KEYS = CoordinatorKeys(COORDINATOR, {name: keys.identity.key.public for name, ke
 
 def body_of(message, name=NAMES[0]):
     """The request in a message whose signature holds."""
-    return HOSPITALS[name].open(message, [COORDINATOR.public]).body
+    return bytes(HOSPITALS[name].open(Arrived.of(message), [COORDINATOR.public]).body)
 
 
 def signing(answer, name=NAMES[0]):
     """A hospital that answers signed requests, under its signature."""
-    return lambda message: HOSPITALS[name].sign(message, answer(body_of(message, name)))
+    return lambda message: HOSPITALS[name].sign(Arrived.of(message), answer(body_of(message, name)))

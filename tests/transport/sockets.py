@@ -13,7 +13,7 @@ MOST = 1 << 20
 @contextmanager
 def serving(path, answer, *, patience_s=30.0, most_bytes=MOST):
     """A server that answers until the block ends."""
-    server = Server(path, answer, most_bytes=most_bytes, patience_s=patience_s)
+    server = Server(path, lambda message: answer(bytes(message)), most_bytes=most_bytes, patience_s=patience_s)
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:

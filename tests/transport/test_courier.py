@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -43,12 +44,12 @@ class Engine:
     def restart(self):
         self.hand = Hand(str(self.path))
 
-    def ask(self, request, timeout):
+    def ask(self, request, part, timeout):
         if request["id"]:
-            self.asked.append(request)
+            self.asked.append(request | {"part": part})
         if self.lost():
             return None
-        reply = self.hand.answer(request)
+        reply = self.hand.answer(request, part)
         return None if self.lost() else reply
 
 
@@ -120,17 +121,68 @@ def test_a_site_whose_process_is_new_is_sent_the_whole_message_again(tmp_path):
         inner = engine.ask
         seen = []
 
-        def ask(request, timeout):
+        def ask(request, part, timeout):
             seen.append(request["offset"])
             if len(seen) == 4:
                 engine.restart()
-            return inner(request, timeout)
+            return inner(request, part, timeout)
 
         line = Line("north", tmp_path / "again", ask)
         line.listen()
         assert asked(tmp_path / "again", bytes(range(250)) * 3) == (Kind.MESSAGE, bytes(range(250)) * 3)
         line.close()
     assert seen.count(0) == 2
+
+
+def test_a_site_whose_process_ends_while_it_answers_is_asked_again_over_a_new_connection(tmp_path):
+    message = bytes(range(250)) * 3
+    with carried(tmp_path, lambda got: got) as (engine, _):
+        inner = engine.ask
+        wanted = []
+
+        def ask(request, part, timeout):
+            wanted.append(request["want"])
+            if wanted.count(0) and request["want"] == 300 and wanted.count(300) == 1:
+                engine.restart()
+            return inner(request, part, timeout)
+
+        line = Line("north", tmp_path / "again", ask)
+        line.listen()
+        assert asked(tmp_path / "again", message) is None
+        assert asked(tmp_path / "again", message) == (Kind.MESSAGE, message)
+        line.close()
+
+
+def test_a_message_and_its_answer_are_held_once_on_their_way(tmp_path, monkeypatch):
+    """Parts are the memory that they were read into: what both sides hold at most is the message and its answer."""
+    monkeypatch.setattr(exchange, "PART_BYTES", 1 << 18)
+    message = framed(bytes(1 << 22))
+    with socket.socket(socket.AF_UNIX) as agent, socket.socket(socket.AF_UNIX) as link:
+        agent.bind(str(tmp_path / "agent"))
+        agent.listen()
+        line = Line("north", tmp_path / "north", Engine(tmp_path / "agent").ask)
+        line.listen()
+        link.connect(str(tmp_path / "north"))
+        tracemalloc.start()
+        try:
+            threading.Thread(target=link.sendall, args=(message,)).start()
+            taken, _ = agent.accept()
+            received(taken, len(message))
+            threading.Thread(target=taken.sendall, args=(message,)).start()
+            received(link, len(message))
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            taken.close()
+            line.close()
+    assert most < 2.5 * len(message)
+
+
+def received(link, count):
+    """Reads so many bytes and keeps none of them."""
+    free = memoryview(bytearray(1 << 16))
+    while count:
+        count -= link.recv_into(free[: min(count, len(free))])
 
 
 def test_an_agent_that_is_away_closes_the_connection(tmp_path):
@@ -183,8 +235,8 @@ def test_frames_are_those_of_the_transport():
     with ours, theirs:
         for kind in Kind:
             ours.sendall(framed(b"content", kind) + framed(b""))
-            assert read_frame(theirs) == framed(b"content", kind)
-            assert read_frame(theirs) == framed(b"")
+            assert read_frame(theirs) == [framed(b"content", kind)]
+            assert read_frame(theirs) == [framed(b"")]
         ours.sendall(b"WRD\x02" + bytes(5))
         with pytest.raises(FrameError):
             read_frame(theirs)
@@ -194,11 +246,11 @@ def test_frames_are_those_of_the_transport():
     "change", [{"size": (1 << 30) + 4097}, {"size": 0}, {"part": bytes(101)}, {"offset": -1}, {"want": -1}]
 )
 def test_a_hand_refuses_requests_that_no_line_sends(tmp_path, change):
-    request = {"id": "a", "size": 10, "offset": 0, "part": b"x", "want": 0}
+    request = {"id": "a", "size": 10, "offset": 0, "want": 0}
     hand = Hand(str(tmp_path / "agent"))
-    assert hand.answer(request) == {"state": "held", "held": 1}
+    assert hand.answer(request, b"x") == ({"state": "held", "held": 1}, b"")
     with pytest.raises(ValueError, match="part"):
-        hand.answer(request | change)
+        hand.answer(request | change, change.get("part", b"x"))
 
 
 class Clock(Quick):
@@ -224,9 +276,9 @@ def test_a_site_that_says_nothing_is_silent_and_one_that_works_long_is_not(tmp_p
     with serving(tmp_path / "agent", answer):
         engine = Engine(tmp_path / "agent", lambda: work.is_set())
 
-        def ask(request, timeout):
+        def ask(request, part, timeout):
             clock.now += exchange.REPLY_S - 1
-            reply = engine.ask(request, timeout)
+            reply = engine.ask(request, part, timeout)
             if len(engine.asked) == 10:
                 work.set()  # from now on every reply is lost
             found.append((len(engine.asked), line.is_silent))

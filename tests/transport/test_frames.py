@@ -40,3 +40,13 @@ def test_a_frame_that_is_none_is_refused_at_its_header(name):
     with raises_code(FederationError, "federation-frame"):
         reader.feed(HOSTILE[name][:9])
         reader.take()
+
+
+def test_a_content_is_read_only_and_outlives_the_frames_behind_it():
+    reader = FrameReader(40)
+    reader.feed(framed(b"one") + framed(b"two")[:4])
+    one = reader.take()
+    reader.feed(framed(b"two")[4:])
+    contents = [frame[1] for frame in (one, reader.take()) if frame is not None]
+    assert [bytes(content) for content in contents] == [b"one", b"two"]
+    assert all(content.readonly for content in contents)

@@ -22,7 +22,7 @@ from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.accepted import FOLDER, accept
 from wardround.secure_aggregation.keys.identity import SigningKey
-from wardround.transport.frames import framed
+from wardround.transport.frames import Kind, framed
 from wardround.work import Announce, Confirm, CountClasses, GiveReceipt, GradientSum, SayHello, Upload
 
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 4.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
@@ -55,7 +55,9 @@ class North:
         [request] = self.keys.sign(body, ["north"], self.exchange)
         with connected(self.home / "agent.sock") as client:
             client.sendall(framed(request.content))
-            _, answer = frame_from(client)
+            kind, answer = Kind.WORKING, b""
+            while kind is Kind.WORKING:  # a busy machine
+                kind, answer = frame_from(client)
         return decode_reply(self.keys.open(answer, request), Limits())
 
     def ask(self, work, round=0, attempt=1, study=STUDY) -> Any:

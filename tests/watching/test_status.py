@@ -21,7 +21,7 @@ from wardround.cli.main import app
 from wardround.config.site import read_policy, read_site
 from wardround.errors import RecordError, StudyError
 from wardround.federation.messages import Failure, FailureCode, Received, Request, Stage
-from wardround.federation.wire.signatures import CoordinatorKeys, HospitalKeys
+from wardround.federation.wire.signatures import Arrived, CoordinatorKeys, HospitalKeys
 from wardround.federation.wire.tables import encode_reply, encode_request
 from wardround.hospital.accepted import accept
 from wardround.hospital.desk import Desk
@@ -123,7 +123,7 @@ def test_an_agent_that_computes_gives_signs_of_life_until_its_answer(tmp_path, l
 
     def answer(message):
         assert ended.wait(30), "three signs while it computes"
-        return HospitalKeys(Identity("north", keys)).sign(message, encode_reply(Received()))
+        return HospitalKeys(Identity("north", keys)).sign(Arrived.of(message), encode_reply(Received()))
 
     watcher = Watched(tmp_path / "run", "three", "ab" * 32, 20, (NORTH,))
     with serving(tmp_path / "n.sock", answer):

@@ -24,16 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PART_BYTES = 1 << 20
+PART_BYTES = 4 << 20
 """Most bytes of a message in one request of the engine; longer messages are sent in parts."""
 MOST_BYTES = (1 << 30) + 4096
 """Most bytes of a message; a longer one is refused at its header."""
 WAIT_S = 5.0
 """Seconds for which a hospital's side holds a request open while its agent works."""
 REPLY_S = 15.0
-"""Deadline of one request of the engine."""
+"""Deadline of a request of the engine without a part."""
 SILENT_S = 2 * REPLY_S
-"""Seconds without any reply of a site after which the job ends, so that it can be started again."""
+"""Deadline of a request with a part, on a slow line too: 1.2 Mbit/s a site; and seconds without any reply of a site
+after which, and `IDLE_S`, the job ends, so that it can be started again."""
 IDLE_S = 10.0
 """Seconds after which an idle site is asked for a sign of life."""
 AWAY_S = 5.0
@@ -47,38 +48,44 @@ _WORKING = 3
 _SIGN = _HEADER.pack(_MARK, _WORKING, 0)
 _SLOW_S = 60.0
 
-Ask = Callable[[dict[str, Any], float], Mapping[str, Any] | None]
-"""Sends one request to a site within a deadline in seconds; None where it is not answered."""
+Part = bytes | bytearray | memoryview
+Answer = tuple[Mapping[str, Any], Part]
+Ask = Callable[[dict[str, Any], Part, float], Answer | None]
+"""Sends one request, its fields and a part, to a site within a deadline in seconds; None where it is not answered."""
 
 
 class FrameError(Exception):
     """The bytes that arrived begin no frame, or one that is too long."""
 
 
-def read_frame(link: socket.socket) -> bytes:
-    """Returns the bytes of one frame, its header included.
+def read_frame(link: socket.socket) -> list[bytearray]:
+    """Returns the bytes of one frame, its header included, in parts of `PART_BYTES`; memory grows with what arrives.
 
     Raises:
         FrameError: it is none, or too long.
         OSError: the connection ended or was too slow.
     """
-    frame = bytearray(_exactly(link, _HEADER.size))
-    mark, _, length = _HEADER.unpack(frame)
+    header = bytearray(_HEADER.size)
+    _fill(link, memoryview(header))
+    mark, _, length = _HEADER.unpack(header)
     if mark != _MARK or length + _HEADER.size > MOST_BYTES:
         raise FrameError
-    while len(frame) < length + _HEADER.size:
-        frame += _exactly(link, min(PART_BYTES, length + _HEADER.size - len(frame)))
-    return bytes(frame)
+    parts, start, left = list[bytearray](), _HEADER.size, length + _HEADER.size
+    while left:
+        part = bytearray(min(PART_BYTES, left))
+        part[:start] = header[:start]
+        _fill(link, memoryview(part)[start:])
+        parts.append(part)
+        start, left = 0, left - len(part)
+    return parts
 
 
-def _exactly(link: socket.socket, count: int) -> bytes:
-    got = bytearray()
-    while len(got) < count:
-        arrived = link.recv(count - len(got))
+def _fill(link: socket.socket, free: memoryview) -> None:
+    while free:
+        arrived = link.recv_into(free)
         if not arrived:
             raise ConnectionResetError
-        got += arrived
-    return bytes(got)
+        free = free[arrived:]
 
 
 @dataclass(eq=False)
@@ -87,9 +94,9 @@ class _Exchange:
 
     id: str
     size: int
-    parts: list[bytes] = field(default_factory=list)
+    parts: list[memoryview] = field(default_factory=list)
     held: int = 0
-    answer: bytes | None = None
+    answer: list[bytearray] = field(default_factory=list)
     signs: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     dropped: bool = False
@@ -113,7 +120,7 @@ class _Exchange:
                     self.link, was_there = link, True
                     for part in self.parts:
                         link.sendall(part)
-                    while (frame := read_frame(link))[len(_MARK)] == _WORKING:
+                    while (frame := read_frame(link))[0][len(_MARK)] == _WORKING:
                         self.signs += 1
                     self.answer = frame
                     break
@@ -144,36 +151,37 @@ class Hand:
         """Ends the exchange under way."""
         self._current.drop()
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, request: Mapping[str, Any], part: Part) -> Answer:
         """Takes a part of a message in; returns how far it is held, or a part of the agent's answer.
 
         Raises:
             KeyError, TypeError, ValueError: it is no request of a `Line`.
         """
-        id, size, offset, part, want = (request[key] for key in ("id", "size", "offset", "part", "want"))
+        id, size, offset, want = (request[key] for key in ("id", "size", "offset", "want"))
         if not id:  # a sign of life is asked for
-            return {"state": "there"}
+            return {"state": "there"}, b""
         if not 0 < size <= MOST_BYTES or len(part) > PART_BYTES or min(offset, want) < 0:
             raise ValueError("a part of a message must lie within its size")
         with self._lock:
             exchange = self._current
             if id != exchange.id:
                 if offset:
-                    return {"state": "unknown"}
+                    return {"state": "unknown"}, b""
                 exchange.drop()
                 exchange = self._current = _Exchange(id, size)
             if exchange.held == offset < exchange.size:
-                exchange.parts.append(part[: exchange.size - offset])
+                exchange.parts.append(memoryview(part)[: exchange.size - offset])
                 exchange.held += len(exchange.parts[-1])
                 if exchange.held == exchange.size:
                     threading.Thread(target=exchange.carry, args=(self._path,), daemon=True).start()
             if exchange.held < exchange.size:
-                return {"state": "held", "held": exchange.held}
+                return {"state": "held", "held": exchange.held}, b""
         if not exchange.ended.wait(WAIT_S):
-            return {"state": "working", "signs": exchange.signs}
-        if exchange.answer is None:
-            return {"state": "gone"}
-        return {"state": "answer", "size": len(exchange.answer), "part": exchange.answer[want : want + PART_BYTES]}
+            return {"state": "working", "signs": exchange.signs}, b""
+        if not exchange.answer:
+            return {"state": "gone"}, b""
+        fields = {"state": "answer", "size": sum(map(len, exchange.answer))}
+        return fields, exchange.answer[want // PART_BYTES]
 
 
 class Line:
@@ -243,49 +251,50 @@ class Line:
                 link.settimeout(_SLOW_S)
                 message = read_frame(link)
                 with self._turn:
-                    answer = self._exchange(message, lambda: _is_waiting(link) and not self._closed, link.sendall)
-                if answer is None:
-                    return
-                link.sendall(answer)
+                    if not self._exchange(message, lambda: _is_waiting(link) and not self._closed, link.sendall):
+                        return
 
     def _exchange(
-        self, message: bytes, goes_on: Callable[[], bool], tell: Callable[[bytes], None]
-    ) -> bytes | None:
-        """Returns the agent's answer; None where the agent is away, or the coordinator has hung up.
+        self, message: list[bytearray], goes_on: Callable[[], bool], tell: Callable[[Part], None]
+    ) -> bool:
+        """Sends the coordinator the agent's answer, part by part as it comes, and before it the agent's signs of life.
 
-        `tell` sends the coordinator the agent's signs of life.
+        Returns False where there is no whole answer: the agent is away, the site's process ended while it answered, or
+        the coordinator has hung up.
         """
-        id, offset, answer, signs = uuid.uuid4().hex, 0, bytearray(), 0
+        size, id, offset, told, signs = sum(map(len, message)), uuid.uuid4().hex, 0, 0, 0
         while goes_on():
-            part = message[offset : offset + PART_BYTES]
-            got = self._ask(id, len(message), offset, part, len(answer), REPLY_S)
-            match (got or {}).get("state"):
-                case None:  # lost on the way: the same part again
-                    time.sleep(0.2)
+            left = message[offset // PART_BYTES :]
+            got = self._ask(id, size, offset, left[0] if left else b"", told, SILENT_S if left else REPLY_S)
+            if got is None:  # lost on the way: the same part again
+                time.sleep(0.2)
+                continue
+            fields, part = got
+            match fields["state"]:
                 case "held":
-                    offset = min(max(int(got["held"]), 0), len(message))
+                    offset = min(max(int(fields["held"]), 0), size)
                 case "working":
-                    offset = len(message)
-                    if int(got["signs"]) > signs:
-                        signs = int(got["signs"])
+                    offset = size
+                    if int(fields["signs"]) > signs:
+                        signs = int(fields["signs"])
                         tell(_SIGN)
-                case "answer" if len(answer) < int(got["size"]) <= MOST_BYTES and got["part"]:
-                    offset = len(message)
-                    answer += got["part"]
-                    if len(answer) >= int(got["size"]):
-                        return bytes(answer)
-                case "unknown":  # the site's process is a new one
-                    id, offset, answer, signs = uuid.uuid4().hex, 0, bytearray(), 0
+                case "answer" if 0 < len(part) <= int(fields["size"]) - told <= MOST_BYTES - told:
+                    message.clear()
+                    told += len(part)
+                    tell(part)
+                    if told == int(fields["size"]):
+                        return True
+                case "unknown" if not told:  # the site's process is a new one
+                    id, offset, signs = uuid.uuid4().hex, 0, 0
                 case _:
-                    return None
-        return None
+                    return False
+        return False
 
-    def _ask(self, id: str, size: int, offset: int, part: bytes, want: int, timeout: float) -> Any:
-        request = {"id": id, "size": size, "offset": offset, "part": part, "want": want}
-        reply = self._engine_ask(request, timeout)
-        if reply is not None:
+    def _ask(self, id: str, size: int, offset: int, part: Part, want: int, timeout: float) -> Answer | None:
+        answer = self._engine_ask({"id": id, "size": size, "offset": offset, "want": want}, part, timeout)
+        if answer is not None:
             self._heard = time.monotonic()
-        return reply
+        return answer
 
 
 def _is_waiting(link: socket.socket) -> bool:

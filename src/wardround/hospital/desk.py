@@ -33,9 +33,15 @@ from wardround.errors import (
     WardroundError,
 )
 from wardround.federation.messages import Failure, FailureCode, Stage
-from wardround.federation.wire.frame import unpack
+from wardround.federation.wire.frame import Raw, unpack
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.signatures import SIGNATURE_BYTES, UNKNOWN_COORDINATOR, HospitalKeys, OpenedRequest
+from wardround.federation.wire.signatures import (
+    SIGNATURE_BYTES,
+    UNKNOWN_COORDINATOR,
+    Arrived,
+    HospitalKeys,
+    OpenedRequest,
+)
 from wardround.federation.wire.tables import Asked, asked_in, encode_reply
 from wardround.hospital.accepted import accept_by_rule, read_accepted
 from wardround.hospital.allowed import quiet_for
@@ -129,11 +135,12 @@ class Desk:
             self._open[digest] = _Open(self._stack.enter_context(opened), site, cohort, threads)
         return self._open[digest].hospital
 
-    def answer(self, message: bytes) -> bytes:
+    def answer(self, message: Raw) -> bytes:
         """Returns the reply to one message, as bytes; never raises for what is in it."""
-        return self._keys.sign(message, self._reply(message))
+        arrived = Arrived.of(message)
+        return self._keys.sign(arrived, self._reply(arrived))
 
-    def _reply(self, message: bytes) -> bytes:
+    def _reply(self, message: Arrived) -> bytes:
         started = time.monotonic()
         try:
             coordinators = coordinators_of(self.folder)
@@ -149,10 +156,10 @@ class Desk:
         if quiet_s and asked.work not in _UNDER_WAY:
             return encode_reply(Failure(FailureCode.QUIET_HOURS, Stage.ADMISSION, quiet_s))
         reply = self._answer(asked, opened, coordinators)
-        seconds = time.monotonic() - started
+        seconds, came = time.monotonic() - started, len(message.prefix) + len(message.body)
         fields = {
             "event": "answered", "work": asked.work, "study": asked.study[:12], "round": asked.round,
-            "seconds": round(seconds, 3), "bytes_in": len(message), "bytes_out": len(reply), "code": _code_in(reply),
+            "seconds": round(seconds, 3), "bytes_in": came, "bytes_out": len(reply), "code": _code_in(reply),
         }  # fmt: skip
         _log.info("%s of round %d", asked.work, asked.round, extra={"fields": fields})
         return reply
@@ -167,7 +174,7 @@ class Desk:
             _log.warning("refuses a message of study %s", asked.study[:12], exc_info=error)
             return encode_reply(Failure(_code_of(error, is_open=asked.study in self._open), Stage.ADMISSION))
         torch.set_num_threads(self._open[asked.study].threads)
-        return hospital.answer(opened.body)
+        return hospital.answer(opened.body, opened.digest)
 
 
 def _code_of(error: Exception, *, is_open: bool) -> FailureCode:

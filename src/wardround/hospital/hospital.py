@@ -29,6 +29,7 @@ from wardround.federation.messages import (
     Uploaded,
 )
 from wardround.federation.receipts import sign_receipt
+from wardround.federation.wire.frame import Raw
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_request, encode_reply
 from wardround.hospital.agent import Agent
@@ -81,8 +82,12 @@ class Hospital:
     replies: Replies = field(default_factory=Replies)
     folder: Path | None = None
 
-    def answer(self, message: bytes) -> bytes:
+    def answer(self, message: Raw, digest: bytes | None = None) -> bytes:
         """Returns the reply to one request, as bytes.
+
+        Args:
+            message: the request.
+            digest: SHA-256 of the message, where it is known.
 
         Guarantee:
             A request that is none, that the study's strategy does not ask for, or that gives an attempt another
@@ -94,7 +99,7 @@ class Hospital:
         except FederationError as error:
             _log.warning("%s refuses a message: %s", self.agent.name, error)
             return encode_reply(_REFUSED)
-        asked = hashlib.sha256(message).digest()
+        asked = digest or hashlib.sha256(message).digest()
         known = self.replies.again(asked)
         if known is not None:
             return known

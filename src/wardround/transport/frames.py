@@ -61,8 +61,8 @@ class FrameReader:
         self._held += arrived
         self._header()
 
-    def take(self) -> tuple[Kind, bytes] | None:
-        """Returns the first whole frame, once; None while there is none.
+    def take(self) -> tuple[Kind, memoryview] | None:
+        """Returns the first whole frame, once, and its content without a copy; None while there is none.
 
         Raises:
             FederationError: what follows an earlier frame is none.
@@ -74,9 +74,8 @@ class FrameReader:
         end = _HEADER.size + length
         if len(self._held) < end:
             return None
-        content = bytes(memoryview(self._held)[_HEADER.size : end])
-        del self._held[:end]
-        return kind, content
+        frame, self._held = memoryview(self._held).toreadonly(), self._held[end:]
+        return kind, frame[_HEADER.size : end]
 
     def _header(self) -> tuple[Kind, int] | None:
         if not _MARK.startswith(self._held[: len(_MARK)]):

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wardround.errors import FederationError
-from wardround.transport.frames import FrameReader, Kind, framed
+from wardround.transport.frames import FrameReader, Kind, framed, header_of
 
 _log = logging.getLogger("wardround.transport")
 
@@ -42,7 +42,7 @@ class _Connection:
     link: socket.socket
     reader: FrameReader
     since: float
-    out: memoryview = field(default_factory=lambda: memoryview(b""))
+    out: list[memoryview] = field(default_factory=list)
     is_last: bool = False
 
     @property
@@ -67,7 +67,7 @@ class Server:
     def __init__(
         self,
         path: Path,
-        answer: Callable[[bytes], bytes],
+        answer: Callable[[memoryview], bytes],
         *,
         most_bytes: int,
         group: str | None = None,
@@ -124,7 +124,7 @@ class Server:
                 self._read(connection)
         except FederationError as error:
             _log.warning("a frame is refused: %s", error)
-            self._reply(connection, framed(error.code.encode(), Kind.REFUSED), is_last=True)
+            self._reply(connection, error.code.encode(), Kind.REFUSED)
         except OSError:
             self._drop(connection)
 
@@ -154,15 +154,18 @@ class Server:
             )
         with _signs_of_life(connection.link):
             reply = self._answer(message)
-        self._reply(connection, framed(reply))
+        self._reply(connection, reply, Kind.MESSAGE)
 
-    def _reply(self, connection: _Connection, frame: bytes, *, is_last: bool = False) -> None:
-        connection.out, connection.is_last, connection.since = memoryview(frame), is_last, time.monotonic()
+    def _reply(self, connection: _Connection, content: bytes, kind: Kind) -> None:
+        connection.out = [memoryview(header_of(len(content), kind)), memoryview(content)]
+        connection.is_last, connection.since = kind is Kind.REFUSED, time.monotonic()
         self._selector.modify(connection.link, selectors.EVENT_WRITE, connection)
 
     def _write(self, connection: _Connection) -> None:
         with contextlib.suppress(BlockingIOError):
-            connection.out = connection.out[connection.link.send(connection.out) :]
+            connection.out[0] = connection.out[0][connection.link.send(connection.out[0]) :]
+            if not connection.out[0]:
+                del connection.out[0]
         if connection.out:
             return
         if connection.is_last:

@@ -276,7 +276,7 @@ def encode(codec: Record[Any] | OneOf, value: object, name: str) -> bytes:
     return pack(codec.write(value, name, arrays), arrays)
 
 
-def decode(codec: Codec, content: bytes, name: str, limits: Limits) -> Any:
+def decode(codec: Codec, content: Raw, name: str, limits: Limits) -> Any:
     """Returns the message that `encode` wrote; its vectors are read-only views of `content`.
 
     Guarantee:

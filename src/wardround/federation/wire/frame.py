@@ -21,7 +21,7 @@ from wardround.boundary.documents import DEEPEST, parse_json
 from wardround.errors import FederationError
 
 Raw: TypeAlias = bytes | memoryview
-"""Contents of one array, contiguous and little-endian."""
+"""A message, or the contents of one array: contiguous and little-endian."""
 
 VERSION: Final = 1
 MOST_HEADER_BYTES: Final = 1 << 20
@@ -37,8 +37,8 @@ _ALIGNMENT = 8
 class Arrays:
     """The arrays of a message, taken one after the other; the first begins at byte `start`."""
 
-    def __init__(self, content: bytes, start: int) -> None:
-        self._content = memoryview(content)
+    def __init__(self, content: Raw, start: int) -> None:
+        self._content = memoryview(content).toreadonly()
         self._next = start
 
     def take(self, kind: str, count: int, name: str) -> memoryview:
@@ -84,7 +84,7 @@ def pack(header: Mapping[str, object], arrays: Sequence[Raw]) -> bytes:
     return b"".join(parts)
 
 
-def unpack(content: bytes, most_bytes: int) -> tuple[Mapping[str, object], Arrays]:
+def unpack(content: Raw, most_bytes: int) -> tuple[Mapping[str, object], Arrays]:
     """Returns the header and the arrays of a message; sizes are checked before anything is parsed.
 
     Raises:
@@ -113,7 +113,7 @@ def unpack(content: bytes, most_bytes: int) -> tuple[Mapping[str, object], Array
             f"message of {len(content)}. Send it again."
         )
     _check_zeros(memoryview(content)[end : _aligned(end)])
-    return _parsed(content[_PREFIX.size : end]), Arrays(content, _aligned(end))
+    return _parsed(bytes(content[_PREFIX.size : end])), Arrays(content, _aligned(end))
 
 
 def _parsed(text: bytes) -> Mapping[str, object]:

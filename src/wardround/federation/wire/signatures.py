@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wardround.errors import FederationError
+from wardround.federation.wire.frame import Raw
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import verify
 
@@ -75,14 +76,14 @@ class CoordinatorKeys:
         digest = hashlib.sha256(body).digest()
         return [SignedRequest(name, _prefix(self.key, name, exchange, digest), body, digest) for name in hospitals]
 
-    def open(self, answer: bytes, request: SignedRequest) -> bytes:
-        """Returns the reply in an answer.
+    def open(self, answer: Raw, request: SignedRequest) -> memoryview:
+        """Returns the reply in an answer, without a copy.
 
         Raises:
             FederationError: the hospital's pinned key did not sign it as the answer to this request.
         """
         pinned = self.hospitals.get(request.hospital)
-        reply = answer[_ANSWER.size :]
+        reply = memoryview(answer)[_ANSWER.size :]
         if pinned is not None and len(answer) >= _ANSWER.size:
             mark, signature = _ANSWER.unpack_from(answer)
             fields = (request.hospital, request.prefix, request.digest, hashlib.sha256(reply).digest())
@@ -96,16 +97,39 @@ class CoordinatorKeys:
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """A message of a coordinator as it arrived; nothing of it is checked.
+
+    Attributes:
+        prefix: bytes before the body.
+        body: the rest; not copied.
+        digest: SHA-256 of the body.
+    """
+
+    prefix: bytes = field(repr=False)
+    body: memoryview = field(repr=False)
+    digest: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, message: Raw) -> "Arrived":
+        """Returns the parts of a message; its body is hashed once, here."""
+        body = memoryview(message)[_REQUEST.size :]
+        return cls(bytes(message[: _REQUEST.size]), body, hashlib.sha256(body).digest())
+
+
+@dataclass(frozen=True)
 class OpenedRequest:
     """A request whose signature holds.
 
     Attributes:
         body: the request.
+        digest: SHA-256 of the body.
         exchange: its number.
         coordinator: public key that signed it.
     """
 
-    body: bytes = field(repr=False)
+    body: memoryview = field(repr=False)
+    digest: bytes = field(repr=False)
     exchange: int
     coordinator: bytes
 
@@ -120,7 +144,7 @@ class HospitalKeys:
 
     identity: Identity
 
-    def open(self, message: bytes, coordinators: Iterable[bytes]) -> OpenedRequest:
+    def open(self, message: Arrived, coordinators: Iterable[bytes]) -> OpenedRequest:
         """Returns the request in a message.
 
         Args:
@@ -131,33 +155,30 @@ class HospitalKeys:
             FederationError: no signed request, one of a key that may not ask, or one that was changed or is for another
                 hospital.
         """
-        if len(message) < _REQUEST.size or not message.startswith(_REQUEST_MARK):
+        if len(message.prefix) < _REQUEST.size or not message.prefix.startswith(_REQUEST_MARK):
             raise FederationError(
                 "A message must begin with a coordinator's signature, and does not; nothing of it was read. Install "
                 "the same version of Wardround at both ends.",
                 code="federation-message",
             )
-        _, public, exchange, signature = _REQUEST.unpack_from(message)
+        _, public, exchange, signature = _REQUEST.unpack(message.prefix)
         if public not in set(coordinators):
             raise FederationError(
                 f"A request must be signed with the key of a coordinator that this hospital has pinned and that its "
                 f"policy allows, got key {public.hex()}. Pin it with: wardround consortium accept.",
                 code=UNKNOWN_COORDINATOR,
             )
-        body = message[_REQUEST.size :]
-        fields = (self.identity.hospital, exchange, hashlib.sha256(body).digest())
-        if not verify(public, signature, _REQUEST_PURPOSE, *fields):
+        if not verify(public, signature, _REQUEST_PURPOSE, self.identity.hospital, exchange, message.digest):
             raise FederationError(
                 f"A request to {self.identity.hospital} must be as its coordinator signed it, and was changed or is "
                 "for another hospital; nothing of it was read.",
                 code="federation-request-signature",
             )
-        return OpenedRequest(body, exchange, public)
+        return OpenedRequest(message.body, message.digest, exchange, public)
 
-    def sign(self, message: bytes, reply: bytes) -> bytes:
+    def sign(self, message: Arrived, reply: bytes) -> bytes:
         """Returns the answer with a reply to a message as it arrived; the same bytes for the same two."""
-        prefix, digest = message[: _REQUEST.size], hashlib.sha256(message[_REQUEST.size :]).digest()
-        fields = (self.identity.hospital, prefix, digest, hashlib.sha256(reply).digest())
+        fields = (self.identity.hospital, message.prefix, message.digest, hashlib.sha256(reply).digest())
         return _ANSWER.pack(_ANSWER_MARK, self.identity.key.sign(_ANSWER_PURPOSE, *fields)) + reply
 
 

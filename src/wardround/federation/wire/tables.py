@@ -38,7 +38,7 @@ from wardround.federation.wire.codecs import (
     reals,
     tuple_of,
 )
-from wardround.federation.wire.frame import unpack
+from wardround.federation.wire.frame import Raw, unpack
 from wardround.federation.wire.limits import MOST_SIGNED_BYTES, Limits
 from wardround.work import (
     Announce,
@@ -238,7 +238,7 @@ def encode_request(request: Request) -> bytes:
     return encode(REQUEST, request, "request")
 
 
-def decode_request(content: bytes, limits: Limits) -> Request:
+def decode_request(content: Raw, limits: Limits) -> Request:
     """Returns the request that `encode_request` wrote, with the guarantee of `wire.codecs.decode`."""
     return cast(Request, decode(REQUEST, content, "request", limits))
 
@@ -252,7 +252,7 @@ class Asked:
     work: str
 
 
-def asked_in(content: bytes, most_bytes: int) -> Asked:
+def asked_in(content: Raw, most_bytes: int) -> Asked:
     """Returns the outside of a request, whose content is not checked.
 
     Raises:
@@ -276,7 +276,7 @@ def encode_reply(reply: Reply | Failure) -> bytes:
     return encode(REPLY, reply, "reply")
 
 
-def decode_reply(content: bytes, limits: Limits) -> Reply | Failure:
+def decode_reply(content: Raw, limits: Limits) -> Reply | Failure:
     """Returns the reply that `encode_reply` wrote, with the guarantee of `wire.codecs.decode`.
 
     `limits.answering(work)` also holds an answer to the length that the work asks for.
