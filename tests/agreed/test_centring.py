@@ -148,11 +148,32 @@ def test_rounds_of_rows_are_one_release_of_their_share_of_mu():
     assert np.allclose(strategy.models(state)["global"], state["mean"])
     both = gaussian_epsilon(1 / math.hypot(mu_rows, mu_rest), 1e-5)
     assert plan.epsilon == pytest.approx(both, rel=1e-3)
-    parts = [oracle.from_gaussian_mechanism(1 / mu) for mu in (mu_rows, mu_rest)]
+    parts = [
+        oracle.from_gaussian_mechanism(1 / mu, value_discretization_interval=1e-3) for mu in (mu_rows, mu_rest)
+    ]
     assert plan.epsilon == pytest.approx(parts[0].compose(parts[1]).get_epsilon_for_delta(1e-5), rel=2e-3)
     schedule = schedule_of(study, plan)
     assert schedule is not None
     assert "the first 3 for the mean row (2.9% of mu^2)" in schedule.sentence()
+
+
+@pytest.mark.parametrize("drawn", [1.0, 0.5])
+def test_a_part_of_the_patients_gives_the_mean_of_all(drawn):
+    """Two rounds, each of the expected part, without noise."""
+    study = head(
+        federation={"centre_rounds": 2, "score_rounds": 0},
+        privacy={
+            "num_patients": 100_000,
+            "sampling_prob": drawn,
+            "noise_multiplier": 1e-3,
+            "epsilon": None,
+            "sum": "simulated",
+        },
+    )
+    strategy: Any = strategy_of(study, plan_of(study), Rows(0.0, np.zeros(1), 20))
+    mean = np.linspace(0.01, 0.3, 10, dtype=np.float32)
+    sums = np.pad(2 * drawn * 100_000 * 0.25 * mean, (0, 10)).astype(np.float32)
+    assert np.allclose(strategy.centre_of(sums, 100_000.0)[:10], mean, rtol=1e-3)
 
 
 def test_mean_rows_are_asked_for_before_training_only():

@@ -274,7 +274,7 @@ def _centred(study: Study, plan: Plan, sgd: FedSGD, classes: int) -> Centred:
     """Returns a head's descent on rows less their mean, which its first rounds release."""
     part, heads = plan.training, classes - (study.model.head == "ordinal")
     assert isinstance(part, NoisedGradients), "it has rounds of mean rows"
-    unit = part.centres * unit_of(part.clip.norm)
+    unit = part.centres * part.sampling_prob * unit_of(part.clip.norm)
     std = sum_std(study, part) * math.sqrt(part.centres) / unit
 
     def centre_of(sums: Vector, patients: float) -> Vector:
