@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Tab:
     def __init__(self, ask: Any) -> None:
         target = ask("Target.createTarget", {"url": "about:blank"})["targetId"]
         session = ask("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-        self.ask = lambda method, **values: ask(method, values, session)
+        self.ask: Callable[..., Any] = lambda method, **values: ask(method, values, session)
         self.ask("Network.enable")
         self.ask(
             "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0
@@ -142,10 +142,11 @@ def make(run: Path, tab: Tab, work: Path) -> None:
     tab.save(HERE / "report.png")
     top, height = tab.run(
         "(() => { const found = [...document.querySelectorAll('section')].find("
-        "one => one.innerText.startsWith('What collaboration and privacy cost')).getBoundingClientRect();"
-        "return [found.top, found.height]; })()"
+        "one => one.innerText.startsWith('What collaboration and privacy cost'));"
+        "const top = found.getBoundingClientRect().top;"
+        "return [top, found.querySelector('table').getBoundingClientRect().bottom - top]; })()"
     )
-    tab.save(HERE / "report-cost.png", x=0, y=top, width=900, height=min(height, 1100))
+    tab.save(HERE / "report-cost.png", x=0, y=top, width=900, height=height + 16)
 
     demo(work / "demo")
     export_page(load(run), work / "page.html")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.cases import family
 from tests.errors import raises_code
 from tests.hospital.deployed import NAMES, make_folders, open_from, study_of
 
@@ -81,7 +82,7 @@ def opened(stack, folders, study):
     return {name: stack.enter_context(open_from(folder, study)) for name, folder in folders.items()}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", family(STUDIES, keep=["masked sums, counted", "masked scores", "local steps"]))
 def test_hospitals_and_coordinator_train_over_bytes(folders, name):
     paths, keys = folders
     study = study_of(**STUDIES[name])

@@ -1,7 +1,9 @@
 """`wardround predict`: tables, masks and DICOM objects, sentences and exit codes."""
 
 import csv
+import gc
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 from tests.images.dicom.write import write_dicom, write_picture
 from tests.inference.saved import drawn, picture_input, save, volume_input
+
+from wardround.cli.predict import predict
 
 
 @pytest.fixture
@@ -54,12 +58,13 @@ def test_lines_state_the_rule_and_the_guarantee(wardround, folder, picture):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["{run}", "{empty}"], ["{empty}", "{picture}"], ["{run}", "{picture}", "--masks", "{empty}"],
-                  ["{run}", "{picture}", "--csv", "{empty}/no/table.csv"]]
+    "arguments", [["{run}", "{empty}"], ["{run}", "{text}"], ["{empty}", "{picture}"],
+                  ["{run}", "{picture}", "--masks", "{empty}"], ["{run}", "{picture}", "--csv", "{empty}/no/table.csv"]]
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence_and_2(wardround, folder, picture, tmp_path, arguments):
     (tmp_path / "empty").mkdir()
-    places = {"run": folder, "empty": tmp_path / "empty", "picture": picture}
+    (tmp_path / "text.png").write_text("no picture")
+    places = {"run": folder, "empty": tmp_path / "empty", "picture": picture, "text": tmp_path / "text.png"}
     done = wardround("predict", *(argument.format(**places) for argument in arguments))
     assert done.code == 2
     assert done.err.startswith("wardround: ")
@@ -130,3 +135,15 @@ def test_a_segmentation_is_read_back_as_the_mask(axes, tmp_path):
     contents = [Path(path).read_bytes() for path in series]
     found = DicomDecoder(True, classes[1:]).decode(Entry("x", 0, "p"), contents, [content], None)
     np.testing.assert_array_equal(found.mask, answer.mask)
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_collection_goes_on_as_before_a_failed_import(monkeypatch, is_enabled):
+    monkeypatch.setitem(sys.modules, "wardround.inference.tables", None)
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        with pytest.raises(ImportError):
+            predict("run", [])
+        assert gc.isenabled() == is_enabled
+    finally:
+        gc.enable()

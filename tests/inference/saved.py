@@ -38,12 +38,12 @@ def volume_input(**changed):
     return VolumeInput.model_validate(known | changed)
 
 
-def drawn(name, recipe, num_classes, *, train="all", seed=1, backbone=None, head="softmax"):
-    """A network of the catalogue whose every parameter is drawn, as if it had been trained."""
+def drawn(name, recipe, num_classes, *, seed=1, **options):
+    """A network of the catalogue whose every parameter is drawn, as if it had been trained; options are `build`'s."""
     channels, *size = recipe.shape
     network = build(
-        name, size=tuple(size), channels=channels, num_classes=num_classes, train=train, backbone=backbone, head=head,
-        init_generator=torch.Generator().manual_seed(seed),
+        name, size=tuple(size), channels=channels, num_classes=num_classes,
+        init_generator=torch.Generator().manual_seed(seed), **options,
     )  # fmt: skip
     assert network.parts is not None
     generator = torch.Generator().manual_seed(seed)
@@ -53,8 +53,11 @@ def drawn(name, recipe, num_classes, *, train="all", seed=1, backbone=None, head
     return network
 
 
-def save(folder, networks, recipe, classes=("clear", "lesion"), target="classes", **fields):
-    """Writes model.json and model.safetensors of one network, or of several by name; returns the folder."""
+def save(folder, networks, recipe, classes=("clear", "lesion"), target="classes", of_network=None, **fields):
+    """Writes model.json and model.safetensors of one network, or of several by name; returns the folder.
+
+    `of_network` are fields of the card's network that cannot be seen on it; the rest are those of the card.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     several = isinstance(networks, dict)
     named = networks if several else {"": networks}
@@ -73,7 +76,7 @@ def save(folder, networks, recipe, classes=("clear", "lesion"), target="classes"
             name=first.name, width=NETWORKS[first.name].width, train=first.stage, init_seed=1,
             channels=recipe.shape[0], size=recipe.shape[1:], encoder=backbone and backbone.name,
             moments=backbone and backbone.moments,
-            head="ordinal" if scoring_layer(first)[1] else "softmax",
+            head="ordinal" if scoring_layer(first)[1] else "softmax", **(of_network or {}),
         ),
         target=target, classes=classes, recipe=recipe, normalisation=normalisation_of(first),
         encoder_sha256=frozen_sha256(first),
@@ -87,14 +90,17 @@ def save(folder, networks, recipe, classes=("clear", "lesion"), target="classes"
     return folder
 
 
-def evaluated(images, network, patch=None):
-    """Training's own evaluation of every picture: probabilities, (picture, class); of masks the classes."""
+def evaluated(images, network, *others, patch=None):
+    """Training's own evaluation of every picture: probabilities, (picture, class); of masks the classes.
+
+    Of several networks of one form it is their mean.
+    """
     has_masks = images.masks is not None
     loss = LOSSES[LOSSES_FOR[Target.MASKS if has_masks else Target.CLASSES][0]]
     bench = Workbench(
         network, images.pixels, loss, 1 << 26, masks=images.masks, augmentation=Augmentation(patch=patch)
     )
-    rows, weights = np.arange(len(images.pixels)), to_vector(network.trained)
+    rows, weights = np.arange(len(images.pixels)), tuple(to_vector(one.trained) for one in (network, *others))
     if has_masks:
         return np.concatenate([masks for _, masks in bench.predicted_masks(weights, rows)])
     return bench.probabilities(weights, rows)

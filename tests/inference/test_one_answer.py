@@ -1,7 +1,6 @@
-"""One picture gets one answer: training's evaluation, `predict`, ONNX Runtime and MONAI's bundle, to 1e-4.
+"""One picture gets one answer: every layout that training reads, by default a few, and MONAI's own command.
 
-Every network of the catalogue, pictures and volumes, and every layout that training reads; by default a few layouts,
-and `test_predict` has three networks. Exporting takes seconds a network, so it is not in the default run.
+`test_every_way.py` has every network. Exporting takes seconds a network, so it is not in the default run.
 """
 
 import json
@@ -14,27 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from tests.errors import raises_code
-from tests.images.nifti_files import nifti_bytes
+from tests.inference import every
 from tests.inference.saved import drawn, evaluated, picture_input, save, volume_input
 from tests.simulation.layouts import LAYOUTS, Person, write
 
 from wardround.errors import ModelError
 from wardround.images.load import Volumes, load_images
-from wardround.images.rows.recipe import View
 from wardround.inference.answers import Classified, Segmented
-from wardround.inference.export.onnx import INPUT, TOLERANCE, write_onnx
+from wardround.inference.export.bundle import Reading, listed
+from wardround.inference.export.onnx import INPUT, write_onnx
 from wardround.inference.model import Model, load
 from wardround.inference.reading import Ready
-from wardround.models.catalogue import NAMES, NETWORKS
+from wardround.inference.serve import answers_of
 
-SIZES = {"alexnet": 64, "linear": 16, "features": 16, "small_cnn": 16}
 DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-
-
-def noise(number, shape):
-    return np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
 
 
 PEOPLE = [Person(number) for number in range(6)]
@@ -70,12 +63,24 @@ def test_every_layouts_pictures_are_read_as_training_reads_them(layout, colour, 
     assert len(mine) == len(order) >= len(PEOPLE)
     for row, number in zip(order, mine, strict=True):
         np.testing.assert_array_equal(ready[number].rows[0], images.pixels[row])
+    in_bundle = [Reading(model)(item)["ready"] for item in listed(model, str(place))]
+    for mine_read, theirs in zip(ready, in_bundle, strict=True):
+        np.testing.assert_array_equal(theirs.rows, mine_read.rows)
     expected = evaluated(replace(images, masks=None), network)
     found = model.predict(place)
     for row, number in zip(order, mine, strict=True):
         answer = found[number]
         assert isinstance(answer, Classified)
         np.testing.assert_allclose(list(answer.probabilities.values()), expected[row], rtol=0, atol=1e-4)
+        sources = ready[number].sources
+        assert sources is not None
+        if layout != "medmnist":  # whose file holds all pictures
+            (file,) = sources.files
+            (served,) = answers_of(
+                model, (root / file if sources.root is None else sources.root / file).read_bytes()
+            )
+            assert isinstance(served, Classified)
+            np.testing.assert_allclose(served.logits, answer.logits, rtol=0, atol=1e-4)
 
 
 def run_onnx(model: Model, tmp_path, rows):
@@ -101,34 +106,6 @@ def run_bundle(folder, pictures, tmp_path):
     return json.loads((out / "predictions.json").read_text())["predictions"], out
 
 
-GRADES = "features for grades"
-CASES = [(name, dimensions) for name, builder in NETWORKS.items() for dimensions in sorted(builder.dimensions)]
-CASES.append((GRADES, 2))
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize(("name", "dimensions"), CASES)
-@pytest.mark.filterwarnings("ignore")  # of the exporter's own packages
-def test_evaluation_predict_and_onnx_agree(name, dimensions, tmp_path, cache):
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("onnxruntime")
-    model, place, expected, order = made(name, dimensions, tmp_path, cache)
-    ready = [one for one in model.read([place]) if isinstance(one, Ready)]
-    answers = model.predict(place)
-    rows = np.concatenate([one.rows for one in ready])
-    logits, probabilities = run_onnx(model, tmp_path, rows)
-    scale = max(1.0, np.abs(logits).max())
-    for number, answer in enumerate(answers):
-        assert isinstance(answer, Classified | Segmented)
-        own = answer.logits if isinstance(answer, Segmented) else answer.logits[None]
-        np.testing.assert_allclose(logits[number : number + 1] / scale, own / scale, rtol=0, atol=TOLERANCE)
-        if isinstance(answer, Classified):
-            np.testing.assert_allclose(probabilities[number], expected[order[number]], rtol=0, atol=1e-4)
-        else:
-            assert (probabilities[number].argmax(axis=0) != expected[order[number]]).mean() < 1e-3
-    assert len(np.unique(np.round(logits, 5))) > 2
-
-
 @pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
@@ -143,14 +120,12 @@ def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    ("name", "dimensions"), [("features", 2), (GRADES, 2), ("small_cnn", 2), ("unet", 3), ("linear", 3)]
-)
-def test_the_bundle_agrees_when_monai_runs_it(name, dimensions, tmp_path, cache):
+@pytest.mark.parametrize("name", ["features grey", "hog grey grades", "unet volume"])
+def test_the_bundle_agrees_when_monais_command_runs_it(name, tmp_path, cache):
     pytest.importorskip("fire")
-    model, place, _, _ = made(name, dimensions, tmp_path, cache)
-    answers = model.predict(place)
-    found, out = run_bundle(tmp_path / "run", place, tmp_path)
+    made = every.made(every.CASES[name], tmp_path, cache)
+    answers = made.model.predict(made.pictures)
+    found, out = run_bundle(tmp_path / "run", made.pictures, tmp_path)
     assert [one["file"] for one in found] == [answer.file for answer in answers]
     for one, answer in zip(found, answers, strict=True):
         if isinstance(answer, Classified):
@@ -159,43 +134,6 @@ def test_the_bundle_agrees_when_monai_runs_it(name, dimensions, tmp_path, cache)
             assert isinstance(answer, Segmented)
             assert one["shares"] == pytest.approx(answer.shares, abs=1e-4)
             assert len(list(out.glob("*.nii.gz"))) == len(answers)
-
-
-def made(name, dimensions, tmp_path, cache):
-    """A model, a folder of its pictures, training's evaluation of each, and the row of each."""
-    classes: tuple[str, ...]
-    has_grades = name == GRADES  # an ordinal head
-    name = "features" if has_grades else name
-    target = "masks" if name in NAMES["segmentation"] else "grades" if has_grades else "classes"
-    classes = ("background", "box") if target == "masks" else ("a", "b", "c")[: 2 + has_grades]
-    root = tmp_path / "pictures"
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True)
-    size = SIZES.get(name, 32) if dimensions == 2 else (32 if name in ("resnet18", "densenet121") else 16)
-    lines = ["image,patient,label,mask"]
-    for number in range(4):
-        if dimensions == 2:
-            file = f"{number}.png"
-            Image.fromarray(noise(number, (90, 70))).save(root / "images" / file)
-            Image.fromarray((noise(number + 50, (90, 70)) > 128).astype(np.uint8)).save(root / "masks" / file)
-        else:
-            file = f"{number}.nii.gz"
-            for part, values in (("images", noise(number, (size, size - 2, size + 3)).astype(np.int16)),
-                                 ("masks", noise(number + 50, (size, size - 2, size + 3)) // 128)):  # fmt: skip
-                (root / part / file).write_bytes(nifti_bytes(values, np.eye(4)))
-        lines.append(f"images/{file},p{number},{'abc'[number % (2 + has_grades)]},masks/{file}")
-    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
-    (root / "classes.csv").write_text("index,name\n0,background\n1,box\n")
-    volumes = None if dimensions == 2 else Volumes((size, size, size), None, None, View.VOLUME)
-    images = load_images(
-        "manifest", root, cache_dir=cache, image_size=size, volumes=volumes,
-        task="segmentation" if target == "masks" else "classification",
-    )  # fmt: skip
-    recipe = picture_input(image_size=size) if dimensions == 2 else volume_input(volume_size=(size, size, size))
-    network = drawn(name, recipe, len(classes), head="ordinal" if has_grades else "softmax")
-    model = load(save(tmp_path / "run", network, recipe, classes, target))
-    rows = {Path(image.file).name: image.row for patient in images.patients for image in patient.images}
-    return model, root / "images", evaluated(images, network), [rows[name] for name in sorted(rows)]
 
 
 @pytest.mark.thorough

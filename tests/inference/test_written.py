@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from tests.errors import raises_code
+from tests.images.dicom.write import write_picture
 from tests.inference.saved import drawn, picture_input, save
 
 from wardround.errors import ModelError
@@ -92,3 +94,31 @@ def test_no_class_name_is_an_expression_of_a_bundle(tmp_path, start):
     write_bundle(model, tmp_path / "bundle")
     metadata = json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())
     assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "clear", "1": f"'{name}"}
+
+
+def test_a_sentence_stays_whole_whatever_its_file_is_called(tmp_path):
+    """Scanners name files 1, 2, ..., and a short name is a part of many words."""
+    pydicom = pytest.importorskip("pydicom")
+    large = write_picture(np.zeros((1, 8, 8), dtype=np.uint8), tmp_path / "scan", patient_id="p")
+    header = pydicom.dcmread(large)
+    header.Rows = header.Columns = 65000
+    header.save_as(large)
+    names = ["1", "a", "pixels", "picture.dcm"]
+    for name in names:
+        (tmp_path / name).write_bytes(Path(large).read_bytes())
+    model = model_of(tmp_path / "run")
+    answers = model.predict([tmp_path / name for name in names]) + model.predict(tmp_path / "run")
+    reasons = {answer.reason for answer in answers[:-1] if isinstance(answer, Unanswered)}
+    assert len(answers) == 5
+    assert len(reasons) == 1
+    assert "1 to" in reasons.pop()
+    assert isinstance(answers[-1], Unanswered), "a folder without a picture"
+
+
+def test_an_archive_that_is_gone_or_damaged_has_its_sentence(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    gone, damaged = model_of(tmp_path / "run").predict([tmp_path / "gone.zip", tmp_path / "a.zip"])
+    assert isinstance(gone, Unanswered)
+    assert gone.reason.startswith("a file must be there")
+    assert isinstance(damaged, Unanswered)
+    assert damaged.reason == "an archive must be whole, this one is damaged or of another kind. Copy it again"

@@ -4,8 +4,10 @@ import json
 import logging
 import socket
 import threading
+from base64 import b64encode
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from hashlib import sha256
 from http.client import HTTPConnection
 from typing import Any
 
@@ -195,7 +197,11 @@ def test_the_page_is_for_this_machine_and_has_three_addresses(tmp_path, live):
         assert server.server_address[0] == "127.0.0.1"
         status, page, headers = got(server, "/")
         assert (status, "three: round 0 of 20" in page) == (200, True)
-        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        style = b64encode(sha256(page.partition("<style>")[2].partition("</style>")[0].encode()).digest()).decode()
+        assert headers["Content-Security-Policy"] == (
+            f"default-src 'none'; frame-ancestors 'none'; style-src 'sha256-{style}'"
+        )
+        assert 'name="viewport"' in page
         assert json.loads(got(server, "/status.json")[1])["view"] == "coordinator"
         assert "# TYPE wardround_round gauge\nwardround_round{} 0\n" in got(server, "/metrics")[1]
         assert [got(server, path)[0] for path in ("/../etc/passwd", "/status", "/metrics?x")] == [404, 404, 404]

@@ -2,6 +2,8 @@
 
 import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 
 NOT_ALL = 3
 """Exit code where some pictures could not be read; 0 where all were, 2 where nothing could be done."""
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Holds garbage collection during imports: torch's 165,000 objects stay, and took a seventh of the start."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def predict(
@@ -42,17 +57,15 @@ def predict(
 ) -> None:
     """Predict new pictures by a run's model: class, probabilities, uncertain or not, and what lies outside its recipe.
 
-    Exit codes: 0 every picture was read, 3 some were not (the table says why), 2 nothing could be done.
+    Exit codes: 0 every picture was read, 3 some were not (the answers say why), 2 none was, or nothing could be done.
     """
-    gc.disable()  # torch's modules are 165,000 objects that stay; collecting among them took a seventh of the start
-    from wardround.errors import DataError
-    from wardround.inference.answers import Segmented, Unanswered
-    from wardround.inference.files import Folder, nifti_of, write
-    from wardround.inference.model import load
-    from wardround.inference.tables import csv_of, json_of, lines_of
+    with _uncollected():
+        from wardround.errors import DataError
+        from wardround.inference.answers import Segmented, Unanswered
+        from wardround.inference.files import Folder, nifti_of, write
+        from wardround.inference.model import load
+        from wardround.inference.tables import csv_of, json_of, lines_of
 
-    gc.freeze()
-    gc.enable()
     if not model.startswith(("http://", "https://")):
         loaded = load(model, member)
     elif member is None:
@@ -91,10 +104,6 @@ def predict(
         if isinstance(answer, Segmented):  # any number of volumes go through a small memory
             answer = replace(answer, mask=answer.mask[:0], logits=answer.logits[:0])
         answers.append(answer)
-    if not answers:
-        raise DataError(
-            "pictures must be there, got none in what was named; check the paths.", code="data-no-pictures"
-        )
     if csv is not None:
         write(csv, csv_of(loaded, answers).encode("utf-8", "backslashreplace"))
     if as_json:
@@ -110,6 +119,11 @@ def predict(
         if faults:
             say(f"{counted(len(faults), 'DICOM object')} could not be made: {faults[0]}", error=True)
     unread = sum(isinstance(answer, Unanswered) for answer in answers)
+    if unread == len(answers):
+        raise DataError(
+            "at least one picture must be readable, got none in what was named; the answers say why.",
+            code="data-no-pictures",
+        )
     if unread:
         say(f"{unread:,} of {counted(len(answers), 'picture')} could not be read; the answers say why", error=True)
     if unread or faults:

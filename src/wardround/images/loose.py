@@ -2,7 +2,7 @@
 
 Each is read by the decoder that training reads it with. A series of CT, MR or PT is one volume, wherever its slices
 lie; files named CASE_0000.nii.gz, CASE_0001.nii.gz, ... are the channels of one volume, as nnU-Net names them. In a
-folder or an archive, files that are no pictures are passed over and counted; a file that was named itself is said.
+folder or an archive, files that are no pictures are passed over; a file that was named itself is said.
 """
 
 import os
@@ -105,13 +105,13 @@ def is_container(path: Path) -> bool:
     return path.is_dir() or path.name.lower().endswith((".zip", ".tar", ENDING))
 
 
-def unlabelled(store: Store, wanted: Wanted, *, given: bool) -> tuple[list[Unlabelled | Unread], int]:
-    """Returns the pictures or volumes of a store in the order of their names, and the number of files passed over.
+def unlabelled(store: Store, wanted: Wanted, *, given: bool) -> list[Unlabelled | Unread]:
+    """Returns the pictures or volumes of a store in the order of their names.
 
     Args:
         store: files that were named one by one (`given`), or those of a folder or an archive.
         wanted: of the model; slices of a volume are one unreadable unit where pictures are wanted.
-        given: a file that is no picture is said instead of counted.
+        given: a file that is no picture is said instead of passed over.
 
     Raises:
         MissingExtra: DICOM files are there, and pydicom or one of its decoders is not installed.
@@ -119,7 +119,6 @@ def unlabelled(store: Store, wanted: Wanted, *, given: bool) -> tuple[list[Unlab
     found: list[Unlabelled | Unread] = []
     headers: list[Header] = []
     channels: dict[tuple[str, str], list[str]] = defaultdict(list)
-    passed_over = len(store.left_out)
     name_for = partial(pseudonym, os.urandom(KEY_BYTES))
     for name in store.names():
         lower = name.lower()
@@ -140,22 +139,20 @@ def unlabelled(store: Store, wanted: Wanted, *, given: bool) -> tuple[list[Unlab
                 found.append(header)
             elif isinstance(header, Header) and given:
                 found.append(Unread(name, f"a picture is read, and this file is of {header.kind.value}"))
-            else:
-                passed_over += 1
     found += [_channels(names, wanted.channels) for names in channels.values()]
     found += _of_dicom(store, headers, wanted)
-    return sorted(found, key=lambda one: one.name), passed_over
+    return sorted(found, key=lambda one: one.name)
 
 
 def _header(store: Store, name: str, name_for: partial[str]) -> Header | Unread:
+    alias = store.alias(name)  # which sentences quote in place of a name
     try:
-        if not is_dicom(store.head(name, _MARK_BYTES)):
+        if not is_dicom(store.head(alias, _MARK_BYTES)):
             return Unread(name, NO_PICTURE)
         require_pydicom()
-        return read_header(store, name, name_for)
+        return read_header(store, alias, name_for)
     except DataError as error:
-        reason = str(error).replace(store.alias(name), "this file").replace(name, "this file")
-        return Unread(name, reason.rstrip("."))
+        return Unread(name, str(error).replace(alias, "this file").rstrip("."))
 
 
 def _channels(names: list[str], channels: int) -> Unlabelled | Unread:

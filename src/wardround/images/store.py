@@ -138,7 +138,7 @@ def open_store(path: Path, *, looking: bool = False) -> Store:
             f"data must be a folder, a .zip or a .tar, got {path.name}. Unpack it into a folder.",
             code="data-no-store",
         )
-    damaged = f"the archive {path.name} must be whole, got one that is damaged or of another kind. Copy it again."
+    damaged = f"an archive must be whole, {path.name} is damaged or of another kind. Copy it again."
     try:
         with reading_faults(path):
             return Store(path, open_archive(path))

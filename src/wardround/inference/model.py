@@ -156,6 +156,8 @@ class Model:
         for part in opened(self.card, paths):
             try:
                 yield from self._of_store(part, pool)
+                if not part.found:
+                    yield Unread(str(part.root), "a folder or an archive must hold pictures, this one holds none")
             finally:
                 if part.store is not None:
                     part.store.close()

@@ -84,12 +84,11 @@ def recipe_of(card: ModelCard) -> Recipe:
 
 @dataclass(frozen=True)
 class Opened:
-    """Pictures of one store, in order; `passed_over` files of it are no pictures."""
+    """Pictures of one store, in order."""
 
     store: Store | None
     root: Path | None
     found: Sequence[Unlabelled | Unread]
-    passed_over: int = 0
 
 
 def opened(card: ModelCard, paths: Sequence[Path]) -> Iterator[Opened]:
@@ -107,7 +106,7 @@ def opened(card: ModelCard, paths: Sequence[Path]) -> Iterator[Opened]:
         store = open_given(there)
         order = {str(path): number for number, path in enumerate(files)}
         gone = [Unread(str(path), "a file must be there, this one is not") for path in files if path not in there]
-        found, _ = unlabelled(store, wanted, given=True)
+        found = unlabelled(store, wanted, given=True)
 
         def place(one: Unlabelled | Unread) -> int:
             file = one.name if one.name in order else one.name.rpartition("#")[0]  # a frame of a file
@@ -117,7 +116,7 @@ def opened(card: ModelCard, paths: Sequence[Path]) -> Iterator[Opened]:
         files.clear()
 
     for path in paths:
-        if not is_container(path):
+        if not (path.exists() and is_container(path)):
             files.append(path)
             continue
         if files:
@@ -125,10 +124,9 @@ def opened(card: ModelCard, paths: Sequence[Path]) -> Iterator[Opened]:
         try:
             store = open_container(path)
         except DataError as error:
-            yield Opened(None, path, [Unread(str(path), _without(str(error), path))])
+            yield Opened(None, path, [Unread(str(path), str(error).replace(path.name, "this one").rstrip("."))])
             continue
-        found, passed_over = unlabelled(store, wanted, given=False)
-        yield Opened(store, path, found, passed_over)
+        yield Opened(store, path, unlabelled(store, wanted, given=False))
     if files:
         yield from of_files()
 
@@ -140,8 +138,9 @@ def read(card: ModelCard, store: Store, root: Path | None, one: Unlabelled) -> R
     hint = recipe.hint
     if has_masks:  # as training decodes pictures that have masks: whole, so that the mask lies pixel on pixel
         hint = replace(hint, least_side=None)
+    aliases = [store.alias(name) for name in one.entry.files]  # which sentences quote in place of names
     try:
-        contents = [store.read(name) for name in one.entry.files]
+        contents = [store.read(alias) for alias in aliases]
         raw = one.decoder.decode(one.entry, contents, (), hint)
         fault = _other_kind(raw, recipe)
         if fault is not None:
@@ -149,7 +148,10 @@ def read(card: ModelCard, store: Store, root: Path | None, one: Unlabelled) -> R
         coloured = one.decoder is PILLOW and recipe.channels == 1 and _is_coloured(contents[0], raw)
         ready = ready_of(card, one.name, raw, Sources(root, one.entry.files, one.entry.frame))
     except DataError as error:
-        return Unread(one.name, _plain(str(error), one, store))
+        sentence = str(error)
+        for alias in aliases:
+            sentence = sentence.replace(alias, "this file")
+        return Unread(one.name, sentence.rstrip("."))
     findings = [*_of_header(card, one), *(["colour picture, read as grey"] if coloured else [])]
     return replace(ready, findings=(*findings, *ready.findings))
 
@@ -242,16 +244,3 @@ def _is_coloured(content: bytes, raw: Raw) -> bool:
     step = max(1, min(picture.shape[1:]) // _COLOUR_SIDE)
     few = np.asarray(picture[:, ::step, ::step], dtype=np.float64)
     return float((few.max(axis=0) - few.min(axis=0)).mean()) / 255 > _COLOURED
-
-
-def _plain(sentence: str, one: Unlabelled, store: Store) -> str:
-    """Returns a sentence without the names of the files that it may quote."""
-    for name in one.entry.files:
-        sentence = sentence.replace(name, "this file")
-        if name in store:
-            sentence = sentence.replace(store.alias(name), "this file")
-    return sentence.rstrip(".")
-
-
-def _without(sentence: str, path: Path) -> str:
-    return sentence.replace(str(path), "this one").replace(path.name, "this one").rstrip(".")

@@ -87,7 +87,7 @@ def answers_of(model: Model, content: bytes) -> list[Prediction]:
     volumes = isinstance(recipe, VolumeRecipe)
     ending = "" if is_dicom(content) else ".nii.gz" if volumes else ".png"  # decoders go by the content alone
     store = Store(Path(), _Content(_NAME + ending, content))
-    found, _ = unlabelled(store, Wanted(volumes, recipe.channels), given=True)
+    found = unlabelled(store, Wanted(volumes, recipe.channels), given=True)
     answers: list[Prediction] = []
     for one in found:
         ready = one if isinstance(one, Unread) else read(model.card, store, None, one)

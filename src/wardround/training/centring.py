@@ -23,6 +23,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wardround.errors import ModelError
+from wardround.models.linear import scoring_layer
+from wardround.models.network import Network
 from wardround.models.networks.features import BIAS
 from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.types import Vector
@@ -69,6 +72,19 @@ def estimated(total: Vector, patients: float, std: float, features: int) -> Vect
     centre = np.zeros_like(total)
     centre[:features] = mean * (max(0.0, 1 - noise / square) if square else 0.0)
     return centre
+
+
+def centred_inputs(network: Network, inputs: Tensor | None, centre: Vector) -> Tensor:
+    """Returns kept inputs of a network less the centre, as `centred` does.
+
+    Raises:
+        ModelError: the network is no linear head without bias on kept inputs.
+    """
+    layer, _ = scoring_layer(network)
+    has_bias = layer is not None and layer.bias is not None
+    if inputs is None or layer is None or has_bias:
+        raise ModelError("A centre is of the rows of a linear head; train one, or leave centre_rounds out.")
+    return centred(inputs, centre)
 
 
 def centred(inputs: Tensor, centre: Vector) -> Tensor:

@@ -4,7 +4,9 @@ The page is for the person at this machine: it binds 127.0.0.1 only, answers GET
 refuses requests that a web page of elsewhere sends to it under another host name (DNS rebinding).
 """
 
+import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from html import escape
 from http.server import ThreadingHTTPServer
@@ -14,6 +16,11 @@ from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.boundary.text import counted, shown
 from wardround.errors import StudyError, WardroundError
 from wardround.watching.views import CoordinatorView, HospitalView, RunView, View, json_of
+
+_STYLE = (
+    "body{max-width:60rem;margin:1rem auto;padding:0 1rem;font-family:system-ui,sans-serif}h1{font-size:1.3rem}"
+    "pre{font-size:1rem;line-height:1.6;white-space:pre-wrap;overflow-wrap:anywhere}"
+)
 
 
 def lines_of(view: View) -> Iterator[str]:
@@ -131,6 +138,8 @@ def html_of(view: View) -> str:
     rows = "\n".join(escape(line) for line in lines_of(view))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><style>{_STYLE}</style>'
         f"<title>Wardround</title></head><body><h1>Wardround</h1><pre>{rows}</pre></body></html>"
     )
 
@@ -161,6 +170,10 @@ class StatusServer(ThreadingHTTPServer):
 
 class _Handler(QuietHandler):
     server: StatusServer
+    content_policy = (
+        "default-src 'none'; frame-ancestors 'none'; "
+        f"style-src 'sha256-{b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+    )
 
     def do_GET(self) -> None:  # noqa: N802  # a name of the standard library
         """Answers one request."""

@@ -37,13 +37,17 @@ def fundus(height, width, row, column, radius, *, light=180, dark=4, channels=3)
 
 
 def centred_square(picture, size, channels):
-    """The rule that pictures have been scaled by since the first version."""
+    """The rule that pictures have been scaled by since the first version: rows, then columns, as rows of the mirror."""
     image = Image.fromarray(picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0))
     image = image.convert("L" if channels == 1 else "RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     scaling = Image.Resampling.BOX if side >= size else Image.Resampling.BILINEAR
-    array = np.asarray(image.resize((size, size), scaling, box=(left, top, left + side, top + side)))
+    turned = Image.Transpose.TRANSPOSE
+    across = image.resize((size, image.height), scaling, box=(left, 0, left + side, image.height)).transpose(
+        turned
+    )
+    array = np.asarray(across.resize((size, size), scaling, box=(top, 0, top + side, size)).transpose(turned))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 

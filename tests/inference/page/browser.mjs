@@ -23,18 +23,39 @@ if (task.early)
     const chosen = new Promise((go) => (globalThis.chosen = go));
     WebAssembly.instantiate = async (...given) => (await chosen, instantiate(...given));
   });
+if (task.logits)
+  // Every answer of the graph to one picture.
+  await page.addInitScript(() => {
+    globalThis.runs = [];
+    let own;
+    Object.defineProperty(globalThis, "ort", {
+      get: () => own,
+      set(value) {
+        own = value;
+        const { run } = own.InferenceSession.prototype;
+        own.InferenceSession.prototype.run = async function (...given) {
+          const { logits, probabilities } = await run.apply(this, given);
+          if (logits.dims[0] === 1) globalThis.runs.push([Array.from(probabilities.data), Array.from(logits.data)]);
+          return { logits, probabilities };
+        };
+      },
+    });
+  });
 await page.goto(task.url ?? `file://${task.page}`);
 page.on("request", (request) => out.requests.push(request.url()));
 const status = page.locator("#status");
 out.isEarly = !(await page.locator("#file").isDisabled()) && (await status.textContent()) === "The model is being opened.";
 if (!task.early) await page.waitForFunction(() => document.querySelector("#status").textContent !== "The model is being opened.", null, { timeout: 120000 });
 out.opened = Date.now() - begin;
-const drop = (file) =>
-  page.evaluate((content) => {
+await page.evaluate(() => {
+  globalThis.dropped = (content, name = "dropped") => {
     const transfer = new DataTransfer();
-    transfer.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt(0))], "dropped"));
+    transfer.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt(0))], name));
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-  }, readFileSync(file).toString("base64"));
+  };
+});
+const contentOf = (file) => readFileSync(file).toString("base64");
+const drop = (file) => page.evaluate((content) => globalThis.dropped(content), contentOf(file));
 for (const file of task.files) {
   const from = Date.now();
   if (task.drops) await drop(file);
@@ -49,10 +70,11 @@ for (const file of task.files) {
     const { data } = document.getElementById("overlay").getContext("2d").getImageData(0, 0, width, height);
     return Array.from({ length: width * height }, (_, i) => Number(data[4 * i + 3] > 0));
   })); // prettier-ignore
+  const values = await page.locator("#rows data").evaluateAll((all) => all.map((one) => Number(one.value)));
+  const logits = task.logits && (await page.evaluate((values) => globalThis.runs.find(([shown]) => String(shown) === String(values))?.[1], values));
   out.answers.push({
-    fault, took, mask,
+    fault, took, mask, values, logits,
     label: await page.locator("#label").textContent(),
-    values: await page.locator("#rows data").evaluateAll((all) => all.map((one) => Number(one.value))),
     isUncertain: (await page.locator("#certain").getAttribute("class")) === "uncertain",
     findings: await page.locator("#findings li").allTextContents(),
     advice: await page.locator("#advice p").textContent(),
@@ -61,6 +83,51 @@ for (const file of task.files) {
   await page.locator("#file").evaluate(() => (document.getElementById("answer").hidden = true));
   await page.evaluate(() => document.getElementById("status").classList.remove("fault"));
   if (task.shows) await page.evaluate(() => (document.getElementById("answer").hidden = false));
+}
+out.races = [];
+for (const [first, second, when] of task.races ?? []) {
+  // The second file comes while the first is being read, or looked at; the first is read to its end after the second.
+  const given = [first && contentOf(first), contentOf(second), when];
+  const race = page.evaluate(async ([first, second, when]) => {
+    const of = (id) => document.getElementById(id);
+    const now = () => ({
+      hidden: of("answer").hidden, fault: of("status").className === "fault" ? of("status").textContent : null,
+      label: of("label").textContent, values: [...document.querySelectorAll("#rows data")].map((one) => Number(one.value)),
+      picture: of("picture").toDataURL(), overlay: of("overlay").toDataURL(), looked: of("overlay-words").textContent,
+    }); // prettier-ignore
+    const until = async (holds) => {
+      while (!holds()) await new Promise((done) => setTimeout(done));
+    };
+    const isAnswered = () => of("status").className === "fault" || (!of("answer").hidden && /[.]/.test(of("overlay-words").textContent) && !/measures/.test(of("overlay-words").textContent));
+    const { arrayBuffer } = Blob.prototype;
+    let open;
+    const gate = new Promise((done) => (open = done));
+    let read = !first;
+    File.prototype.arrayBuffer = async function () {
+      if (this.name === "first" && when === "reading") await gate;
+      const found = await arrayBuffer.call(this);
+      if (this.name === "first") read = true;
+      return found;
+    };
+    const seen = [];
+    let changed = performance.now();
+    const watch = new MutationObserver(() => (seen.push(now()), (changed = performance.now())));
+    // A broken page may leave an answer half told.
+    const rest = () => until(() => isAnswered() || performance.now() - changed > 10000);
+    if (first) globalThis.dropped(first, "first");
+    if (first && when === "looking") await until(() => /measures/.test(of("overlay-words").textContent));
+    globalThis.dropped(second, "second");
+    watch.observe(document.querySelector("main"), { attributes: true, childList: true, characterData: true, subtree: true });
+    await rest();
+    open();
+    await until(() => read);
+    await new Promise((done) => setTimeout(done, 1500));
+    await rest();
+    watch.disconnect();
+    delete File.prototype.arrayBuffer;
+    return { seen, last: now() };
+  }, given);
+  out.races.push(await race);
 }
 if (task.axe) {
   await page.evaluate(() => (document.getElementById("answer").hidden = false));

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.backbone import needs_backbone
+from tests.inference import every
+from tests.inference.every import CASES, GIANTS
 from tests.inference.page.test_rows import dicoms, jpegs, pngs, saved_as, smooth
 from tests.inference.saved import drawn, picture_input, save
 
 from wardround.inference.answers import Classified, Segmented
 from wardround.inference.export.write import export_page
 from wardround.inference.model import load
+from wardround.inference.page import write
 from wardround.inference.page.write import RUNTIME
 from wardround.inference.serve import Service
 from wardround.models.backbones.names import SIDE, Backbone
+from wardround.models.card import PictureInput
 
 HERE = Path(__file__).parent
 MOST_BYTES = 30_000_000
@@ -151,6 +155,33 @@ def test_a_page_answers_as_predict(name, made, pictures):
             assert "64 squares" in mine["looked"]
 
 
+PICTURES = {
+    name: pytest.param(name, marks=needs_backbone) if case.needs_backbone else name
+    for name, case in CASES.items()
+    if isinstance(case.recipe, PictureInput) and case.network not in GIANTS
+}
+
+
+@pytest.mark.parametrize("name", PICTURES.values())
+@pytest.mark.usefixtures("driver")
+def test_a_page_of_every_network_gives_the_logits_of_predict(name, tmp_path, cache):
+    """The other ways are in `test_every_way.py`, for the same models and pictures."""
+    found = every.made(CASES[name], tmp_path, cache)
+    export_page(found.model, tmp_path / "page.html")
+    paths = [found.pictures / file for file in found.expected]
+    shown = browse(tmp_path / "page.html", paths, quick=True, logits=True)["answers"]
+    for mine, answer in zip(shown, found.model.predict(paths), strict=True):
+        assert mine["fault"] is None
+        assert isinstance(answer, Classified | Segmented)
+        assert mine["isUncertain"] == answer.uncertain
+        if isinstance(answer, Segmented):
+            np.testing.assert_allclose(mine["values"], list(answer.shares.values()), rtol=0, atol=1e-4)
+        else:
+            np.testing.assert_allclose(mine["values"], list(answer.probabilities.values()), rtol=0, atol=1e-4)
+            scale = max(1.0, float(np.abs(answer.logits).max()))
+            np.testing.assert_allclose(mine["logits"], answer.logits, rtol=0, atol=1e-4 * scale)
+
+
 @needs_backbone
 @pytest.mark.usefixtures("driver")
 def test_a_page_with_a_backbone_answers_as_predict(tmp_path, pictures):
@@ -178,12 +209,74 @@ def test_a_page_draws_the_mask_of_predict(name, made, pictures):
         assert np.mean(np.array(mine["mask"]) != (answer.mask.ravel() > 0)) < 1e-3
 
 
+GUARD = "if (mine !== asked) return;"
+
+
+def raced(page, pictures, tmp_path):
+    """Faults of a page that is given a second file before it has answered the first, by the pair of files."""
+    (tmp_path / "text.txt").write_text("no picture\n" * 50)
+    files = {name: str(pictures[name]) for name in ("grey.jpg", "l.png", "wide.png")} | {
+        "text": str(tmp_path / "text.txt")
+    }
+    pairs = [
+        ("grey.jpg", "l.png", "reading"), ("l.png", "wide.png", "looking"), ("l.png", "text", "reading"),
+        ("l.png", "text", "looking"), ("text", "grey.jpg", "reading"),
+    ]  # fmt: skip
+    seconds = list(dict.fromkeys(second for _, second, _ in pairs))
+    races = [
+        *((None, files[name], "") for name in seconds),
+        *((files[first], files[second], when) for first, second, when in pairs),
+    ]
+    found = browse(page, [], races=races)["races"]
+    alone = {name: one["last"] for name, one in zip(seconds, found, strict=False)}
+    assert len({one["picture"] for name, one in alone.items() if name != "text"}) == len(seconds) - 1
+    faults = []
+    for (first, second, when), race in zip(pairs, found[len(seconds) :], strict=True):
+        wanted = alone[second]
+        visible = [one for one in (*race["seen"], race["last"]) if not one["hidden"]]
+        known = ("label", "values", "picture")
+        if any(one[key] != wanted[key] for one in visible for key in known):
+            faults.append((first, second, when, "another picture's answer"))
+        if any(one["looked"] not in ("", wanted["looked"]) and "measures" not in one["looked"] for one in visible):
+            faults.append((first, second, when, "another picture's map"))
+        keys = ("hidden", "fault") if wanted["hidden"] else (*known, "hidden", "fault", "overlay", "looked")
+        if any(race["last"][key] != wanted[key] for key in keys):
+            faults.append((first, second, when, "at the end"))
+    return faults
+
+
 @pytest.mark.usefixtures("driver")
-def test_what_is_no_picture_gets_one_sentence(made, tmp_path):
+def test_the_answer_shown_belongs_to_the_picture_chosen_last(made, pictures, tmp_path):
+    """Two files at once, and a second one while the first is being read, or its map is being measured."""
+    assert raced(made("grey")[1], pictures, tmp_path) == []
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.usefixtures("driver")
+def test_a_page_that_answers_two_pictures_at_once_is_caught(number, made, pictures, tmp_path, monkeypatch):
+    """Each of the three places where the page gives up an earlier picture is taken out by itself."""
+    model, _ = made("grey")
+    true = write._asset
+
+    def without(name):
+        parts = true(name).split(GUARD)
+        assert len(parts) == (4 if name == "page.js" else 1)
+        parts[number : number + 2] = ["".join(parts[number : number + 2])]
+        return GUARD.join(parts)
+
+    monkeypatch.setattr(write, "_asset", without)
+    export_page(model, tmp_path / "page.html")
+    assert raced(tmp_path / "page.html", pictures, tmp_path)
+
+
+@pytest.mark.usefixtures("driver")
+def test_what_is_no_picture_gets_one_sentence(made, pictures, tmp_path):
     pydicom = pytest.importorskip("pydicom")
     bad = {
-        name: tmp_path / name for name in ("text.txt", "empty.png", "large.png", "none.dcm", "cut.jpg", "cut.png")
-    }
+        name: tmp_path / name
+        for name in ("text.txt", "empty.png", "large.png", "none.dcm", "cut.jpg", "cut.png", "cmyk.jpg",
+                     "animated.png", "animated.gif", "frames.dcm")
+    }  # fmt: skip
     bad["text.txt"].write_text("no picture\n" * 50)
     bad["empty.png"].write_bytes(b"")
     Image.new("1", (10_000, 10_000)).save(bad["large.png"])
@@ -197,6 +290,13 @@ def test_what_is_no_picture_gets_one_sentence(made, tmp_path):
     bad["cut.jpg"].write_bytes(whole[: len(whole) // 2])
     whole = saved_as(Image.fromarray(smooth(0, (200, 300))), format="PNG")
     bad["cut.png"].write_bytes(whole[: len(whole) // 2])
+    still = Image.fromarray(smooth(0, (80, 90)))
+    still.convert("CMYK").save(bad["cmyk.jpg"])
+    for name in ("animated.png", "animated.gif"):
+        still.save(bad[name], save_all=True, append_images=[still.rotate(90)])
+    frames = pydicom.dcmread(pictures["8.dcm"])
+    frames.NumberOfFrames, frames.PixelData = 2, 2 * frames.PixelData
+    frames.save_as(bad["frames.dcm"])
     good = tmp_path / "cat.jpg"
     Image.fromarray(smooth(0, (200, 300))).save(good)
     answers = browse(made("grey")[1], [*bad.values(), good], quick=True)["answers"]

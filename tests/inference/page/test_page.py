@@ -13,8 +13,9 @@ import pytest
 from tests.errors import raises_code
 from tests.inference.saved import drawn, picture_input, save, volume_input
 
-from wardround.errors import MissingExtra, ModelError, StudyError
+from wardround.errors import DataError, MachineError, MissingExtra, ModelError, StudyError
 from wardround.inference.answers import LEAST_MARGIN
+from wardround.inference.export import write as exporting
 from wardround.inference.export.write import export_page
 from wardround.inference.model import load
 from wardround.inference.page import write
@@ -187,6 +188,27 @@ def test_a_model_of_volumes_gets_no_page(tmp_path):
     model = load(save(tmp_path / "run", drawn("linear", recipe, 2), recipe))
     with raises_code(ModelError, "model-page"):
         export_page(model, tmp_path / "page.html")
+
+
+@pytest.mark.usefixtures("stub")
+def test_what_a_page_cannot_hold_is_refused_before_its_graph_is_made(model, tmp_path, monkeypatch):
+    def made(*_):
+        raise AssertionError("the graph takes seconds")
+
+    monkeypatch.setattr(exporting, "write_onnx", made)
+    (tmp_path / "text.png").write_text("no picture")
+    with raises_code(StudyError, "study-advice"):
+        export_page(model, tmp_path / "page.html", tmp_path / "none.toml")
+    for unread in (tmp_path / "text.png", tmp_path / "none.png"):
+        with raises_code(DataError, "data-no-check"):
+            export_page(model, tmp_path / "page.html", pictures=[unread])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError):
+        export_page(model, tmp_path / "file" / "a" / "page.html")
+    monkeypatch.setattr(write, "MOST_PARAMETERS", 100)
+    with raises_code(ModelError, "model-page"):
+        export_page(model, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_missing_or_other_runtime_is_one_sentence(model, tmp_path, monkeypatch):

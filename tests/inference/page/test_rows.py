@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import shutil
+import struct
 import subprocess
+import zlib
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.inference.saved import drawn, picture_input, save
+from tests.simulation import layouts
 
 from wardround.inference.model import Model, load
 from wardround.inference.page.languages import languages_of
@@ -90,8 +93,72 @@ def pngs():
         yield mode.lower(), saved_as(image, format="PNG")
     deep = (np.asarray(grey).astype(np.uint16) * 16 + 3).astype(np.uint16)
     yield "16", saved_as(Image.fromarray(deep), format="PNG")
-    yield "wide", saved_as(grey.resize((900, 40)), format="PNG")
+    for name, size in {"wide": (900, 40), "tall": (90, 150), "high": (40, 900), "square": (150, 150)}.items():
+        yield name, saved_as(grey.resize(size), format="PNG")
     yield "one", saved_as(grey.resize((1, 1)), format="PNG")
+    yield from every_png()
+
+
+PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def encoded_png(values, kind, depth, *, interlaced=False, clear=None, filters=5):
+    """A PNG of any kind, of (height, width, sample), whose rows take all filters in turn.
+
+    Source: W3C PNG Specification, third edition, https://www.w3.org/TR/png-3/.
+    """
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    data = b""
+    for left, top, across, down in PASSES if interlaced else [(0, 0, 1, 1)]:
+        part = values[top::down, left::across]
+        if not part.size:
+            continue
+        bits = (part[..., None] >> np.arange(depth - 1, -1, -1)) & 1
+        rows = np.packbits(bits.reshape(len(part), -1).astype(np.uint8), axis=1).astype(int)
+        step = max(1, SAMPLES[kind] * depth // 8)
+        before = np.pad(rows, ((0, 0), (step, 0)))[:, : rows.shape[1]]
+        above = np.pad(rows, ((1, 0), (0, 0)))[:-1]
+        corner = np.pad(above, ((0, 0), (step, 0)))[:, : rows.shape[1]]
+        guess = before + above - corner
+        distances = [np.abs(guess - one) for one in (before, above, corner)]
+        paeth = np.where(
+            (distances[0] <= distances[1]) & (distances[0] <= distances[2]), before,
+            np.where(distances[1] <= distances[2], above, corner),
+        )  # fmt: skip
+        guesses = [np.zeros_like(rows), before, above, (before + above) // 2, paeth]
+        for number in range(len(rows)):
+            filtered = (rows[number] - guesses[number % filters][number]) % 256
+            data += bytes([number % filters]) + filtered.astype(np.uint8).tobytes()
+    height, width = values.shape[:2]
+    made = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced))
+    if kind == 3:
+        made += chunk(b"PLTE", np.random.default_rng(1).integers(0, 256, 3 << depth, dtype=np.uint8).tobytes())
+    if clear is not None:
+        made += chunk(b"tRNS", clear)
+    return b"\x89PNG\r\n\x1a\n" + made + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def every_png():
+    """Every kind and depth, in order and interlaced, with and without a transparent colour."""
+    for kind, depths in {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}.items():
+        for depth in depths:
+            picture = smooth(kind + depth, (45, 53)).astype(int)
+            values = np.concatenate([picture, picture[..., :1]], axis=2)[..., : SAMPLES[kind]]
+            values = (values << 8 | values[::-1]) >> (16 - depth)
+            clears: list[bytes | None] = [None]
+            if kind == 3:
+                clears.append(bytes(range(0, 256, max(1, 256 >> depth)))[: 1 << depth])
+            elif kind in (0, 2):
+                colours = (values[20, 20], np.full(SAMPLES[kind], (1 << depth) - 1))
+                clears += [struct.pack(f">{len(one)}H", *map(int, one)) for one in colours]
+            for interlaced in (False, True):
+                for number, clear in enumerate(clears):
+                    name = f"{kind}-{depth}-{'interlaced' if interlaced else 'plain'}-{number}"
+                    yield name, encoded_png(values, kind, depth, interlaced=interlaced, clear=clear)
 
 
 def dicoms():
@@ -220,6 +287,18 @@ def test_rows_are_those_of_predict(kind, recipe, pictures, tmp_path):
         different = np.abs(rows.astype(int) - theirs.rows).max()
         assert different == 0, (path.name, different)
         assert len(mine["findings"]) == len(theirs.findings), (path.name, mine["findings"], theirs.findings)
+
+
+@pytest.mark.parametrize("layout", ["folder", "chest_xray", "aptos", "manifest", "dicom"])
+def test_rows_of_every_layout_of_pictures_are_those_of_predict(layout, tmp_path):
+    layouts.write(layout, tmp_path / "data", [layouts.Person(number) for number in range(6)])
+    given = RECIPES["grey"]
+    model = load(save(tmp_path / "run", drawn("linear", given, 2), given))
+    ready = [one for one in model.read([tmp_path / "data"]) if isinstance(one, Ready)]
+    found = in_node(model, [tmp_path / "data" / one.name for one in ready])
+    for mine, theirs in zip(found, ready, strict=True):
+        assert base64.b64decode(mine["rows"]) == theirs.rows.tobytes()
+    assert len(ready) > 6
 
 
 @pytest.mark.parametrize("kind", FILES)

@@ -9,7 +9,7 @@ from tests.errors import raises_code
 from wardround.errors import ModelError
 from wardround.models.backbones import rows as module
 from wardround.models.backbones.efficientnet_lite import SIZES
-from wardround.models.backbones.names import BACKBONES, Backbone
+from wardround.models.backbones.names import BACKBONES, SIDE, Backbone
 from wardround.models.backbones.rows import BackboneRows, moments, num_features
 from wardround.models.backbones.source import efficientnet_lite0
 from wardround.models.card import normalisation_of
@@ -130,3 +130,13 @@ def test_a_backbone_belongs_to_features():
             "linear", size=(224, 224), channels=1, num_classes=2,
             init_generator=torch.Generator().manual_seed(0), backbone=MID,
         )  # fmt: skip
+
+
+@needs_backbone
+def test_all_pictures_at_once_have_the_rows_of_one_at_a_time():
+    rows = BackboneRows(Backbone("efficientnet-lite0"), Form((SIDE, SIDE), 1, 2))
+    shown = torch.randint(
+        0, 256, (2, 1, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(rows._rows(shown), rows(shown), rtol=0, atol=1e-5)

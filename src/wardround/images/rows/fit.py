@@ -203,7 +203,11 @@ def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int,
     """Returns a box (left, top, right, bottom) of an image at (width, height)."""
     reduces = box[2] - box[0] >= size[0] and box[3] - box[1] >= size[1]
     # Pillow's bilinear filter averages along an axis that it reduces; its box filter, where it enlarges, repeats.
-    return image.resize(size, Image.Resampling.BOX if reduces else Image.Resampling.BILINEAR, box=box)
+    kind = Image.Resampling.BOX if reduces else Image.Resampling.BILINEAR
+    # Rows first, then columns, each rounded to whole levels: Pillow 13 takes some pictures the other way round
+    # (https://github.com/python-pillow/Pillow/pull/9549), and the page has one order.
+    across = image.resize((size[0], image.height), kind, box=(box[0], 0, box[2], image.height))
+    return across.resize(size, kind, box=(0, box[1], size[0], box[3]))
 
 
 def _middle(

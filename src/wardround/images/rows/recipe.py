@@ -86,7 +86,16 @@ class PictureRecipe:
     @property
     def key(self) -> tuple[object, ...]:
         """Everything that changes the rows: part of the key under which they are kept."""
-        return ("picture", VERSION, self.image_size, self.channels, self.fit.value, self.circle, self.bits)
+        return (
+            "picture",
+            VERSION,
+            "rows first",
+            self.image_size,
+            self.channels,
+            self.fit.value,
+            self.circle,
+            self.bits,
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

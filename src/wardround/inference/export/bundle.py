@@ -71,7 +71,7 @@ class Reading:
         """Returns the item with its rows, or with the reason why there are none."""
         part, one = item["part"], item["one"]
         found = one if isinstance(one, Unread) else read(self._model.card, part.store, part.root, one)
-        return {"ready": found, "image": torch.from_numpy(found.rows) if isinstance(found, Ready) else None}
+        return {"ready": found, "image": torch.tensor(found.rows) if isinstance(found, Ready) else None}
 
 
 def listed(model: Model, folder: str) -> list[dict[str, object]]:

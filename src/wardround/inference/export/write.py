@@ -10,13 +10,13 @@ import numpy as np
 
 from wardround.boundary.machine import machine_faults
 from wardround.errors import DataError, RecordError
+from wardround.images.loose import Unread
 from wardround.inference.export.bundle import write_bundle
 from wardround.inference.export.model_card import NO_FACTS, Facts, json_of_card, markdown_of_card
 from wardround.inference.export.onnx import Checked, write_onnx
 from wardround.inference.files import write
 from wardround.inference.model import CARD, Model
 from wardround.inference.page.write import check_page, page_of
-from wardround.inference.reading import Ready
 from wardround.records.folder import RunRecord
 from wardround.types import Pictures
 
@@ -42,7 +42,7 @@ def export(model: Model, form: Form, out: Path, pictures: list[Path] | None = No
         For ONNX the check against torch.
 
     Raises:
-        DataError: the folder exists (code `data-results`).
+        DataError: the folder exists (code `data-results`), or a picture cannot be read (`data-no-check`).
         MachineError: it cannot be made.
         ModelError: see `write_onnx`.
         MissingExtra: a package is not installed.
@@ -80,20 +80,18 @@ def export_page(
         The graph's check against torch, and the file's size in bytes.
 
     Raises:
-        DataError: the file exists (code `data-results`).
+        DataError: the file exists (code `data-results`), or a picture cannot be read (`data-no-check`).
         MachineError: it cannot be made.
-        ModelError: the model reads volumes (code `model-page`), or see `write_onnx`.
-        MissingExtra: a package or the runtime is not installed.
-        StudyError: the advice does not hold (code `study-advice`).
+        Errors of `write_onnx` and of `wardround.inference.page.write.check_page`.
     """
     if out.exists():
         raise DataError(
             f"`--out` must be a file that is not there yet, got {out}; choose another.", code="data-results"
         )
-    page, checked = page_with_graph(model, advice, pictures)
-    content = page.encode("utf-8")
     with machine_faults(out):
         out.parent.mkdir(parents=True, exist_ok=True)
+    page, checked = page_with_graph(model, advice, pictures)
+    content = page.encode("utf-8")
     write(out, content)
     return checked, len(content)
 
@@ -102,7 +100,7 @@ def page_with_graph(
     model: Model, advice: Path | None = None, pictures: list[Path] | None = None
 ) -> tuple[str, Checked]:
     """Returns the page of a model and its graph's check against torch; arguments and errors as `export_page`."""
-    check_page(model)
+    check_page(model, advice)
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
         checked = write_onnx(model, graph, _rows_of(model, pictures or []))
@@ -138,5 +136,14 @@ def _written(model: Model, form: Form, folder: Path, pictures: list[Path]) -> Ch
 
 
 def _rows_of(model: Model, pictures: list[Path]) -> Pictures | None:
-    ready = [one.rows for one in model.read(pictures) if isinstance(one, Ready)]
+    ready = []
+    for one in model.read(pictures):
+        if isinstance(one, Unread):
+            raise DataError(
+                f"`--check` must name pictures that can be read, got one that cannot: {one.reason}. Leave it out.",
+                code="data-no-check",
+            )
+        ready.append(one.rows)
+        if len(ready) == _MOST_CHECKED:
+            break
     return np.concatenate(ready)[:_MOST_CHECKED] if ready else None

@@ -12,6 +12,7 @@ from base64 import b64encode
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from wardround import __version__
 from wardround.errors import MissingExtra, ModelError
@@ -23,6 +24,9 @@ from wardround.models.card import PictureInput
 
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of the package onnxruntime-web: its program, and the compiled operators for one thread."""
+
+MOST_PARAMETERS = 100_000_000
+"""Packed into text, nearly the 2^29 characters of the longest string in Chromium (V8's `String::kMaxLength`)."""
 
 _PROGRAMS = ("fault", "png", "jpeg", "recipe", "dicom", "picture", "answer", "draw", "page")
 """The page's own modules, each after those it imports."""
@@ -39,11 +43,9 @@ def page_of(model: Model, graph: bytes, advice: Path | None = None) -> str:
         advice: see `wardround.inference.page.languages`.
 
     Raises:
-        ModelError: the model reads volumes (code `model-page`).
-        MissingExtra: the runtime is not there.
-        StudyError: the advice does not hold.
+        Errors as `check_page`.
     """
-    recipe = check_page(model)
+    recipe, languages = check_page(model, advice)
     program, compiled = (_runtime(name) for name in RUNTIME)
     runtime_script = _as_global(program.decode("utf-8"))
     script, style = _own_program(), _asset("page.css")
@@ -56,7 +58,7 @@ def page_of(model: Model, graph: bytes, advice: Path | None = None) -> str:
         "modalities": card.modalities,
         "margin": LEAST_MARGIN,
         "is_calibrated": not isinstance(model.scale, Softmax),
-        "languages": languages_of(advice, card.classes if card.target != "masks" else ()),
+        "languages": languages,
     }
     parts = {
         "policy": _policy(style, runtime_script, script),
@@ -77,12 +79,13 @@ def page_of(model: Model, graph: bytes, advice: Path | None = None) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
 
 
-def check_page(model: Model) -> PictureInput:
-    """Returns the recipe of a model that a page can hold, before the graph is made.
+def check_page(model: Model, advice: Path | None = None) -> tuple[PictureInput, dict[str, Any]]:
+    """Returns the recipe and the languages of a page that can be made, before the graph is.
 
     Raises:
-        ModelError: the model reads volumes (code `model-page`).
+        ModelError: the model reads volumes, or is too large for a browser (code `model-page`).
         MissingExtra: the runtime is not there.
+        StudyError: the advice does not hold (code `study-advice`).
     """
     recipe = model.card.recipe
     if not isinstance(recipe, PictureInput):
@@ -90,9 +93,16 @@ def check_page(model: Model) -> PictureInput:
             "`--to page` must have a model that reads pictures, got one that reads volumes; use `wardround predict`.",
             code="model-page",
         )
+    count = sum(parameter.numel() for parameter in model.whole.parameters())
+    if count > MOST_PARAMETERS:
+        raise ModelError(
+            f"`--to page` must have a model of at most {MOST_PARAMETERS:,} parameters, which a browser can hold as "
+            f"text, got {model.card.network.name} with {count:,}; use `wardround predict` or `--to onnx`.",
+            code="model-page",
+        )
     for name in RUNTIME:
         _runtime(name)
-    return recipe
+    return recipe, languages_of(advice, model.card.classes if model.card.target != "masks" else ())
 
 
 def _runtime(name: str) -> bytes:

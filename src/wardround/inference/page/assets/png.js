@@ -97,8 +97,9 @@ function planesOf(values, kind, depth, chunks) {
   if (kind === 3) return ofPalette(values, chunks.PLTE, clear);
   const planes = Array.from({ length: kind & 2 ? 3 : 1 }, (_, sample) => take(sample));
   if (kind & 4) return onBlack(planes, take(samples - 1));
-  if (!clear || depth === 16) return planes;
-  const wanted = planes.map((_, i) => ((clear[2 * i] << 8) | clear[2 * i + 1]) * scale);
+  if (!clear) return planes;
+  // Pillow compares the low byte of the colour as the file has it, of 1 bit its level, with 8 bits of a decoded sample.
+  const wanted = planes.map((_, i) => clear[2 * i + 1] * (depth === 1 ? 255 : 1));
   const alpha = new Uint8Array(count).map((_, i) => (planes.every((plane, c) => plane[i] === wanted[c]) ? 0 : 255));
   return onBlack(planes, alpha);
 }
