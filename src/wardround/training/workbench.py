@@ -27,6 +27,7 @@ from wardround.per_patient.process import in_single_precision, one_thread
 from wardround.per_patient.slow_path import plain_sum
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.training.centring import centred_inputs
 from wardround.training.device import CPU, mixed_precision
 from wardround.training.encodings import strided
 from wardround.training.exact_head import ExactHead, Int64, Steps
@@ -115,6 +116,7 @@ class Workbench:
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+        self._centred: tuple[Vector, Workbench] | None = None
         self._head = HeadSums.of(network, self._inputs, loss) if augmentation.is_identity else None
 
     @cached_property
@@ -136,6 +138,19 @@ class Workbench:
     def trains_head(self) -> bool:
         """True where a linear head on kept inputs is trained, by matrix products."""
         return self._head is not None
+
+    def centred(self, centre: Vector | None) -> "Workbench":
+        """Returns the workbench of a head on rows less a centre (`wardround.training.centring`); itself for None."""
+        if centre is None:
+            return self
+        if self._centred is None or not np.array_equal(self._centred[0], centre):
+            inputs = centred_inputs(self.network, self._inputs, centre)
+            network = copy.deepcopy(self.network)  # evaluations load their weights into this one
+            made = Workbench(
+                network, self._pixels, self._loss, self._memory_bytes, inputs=inputs, device=self.device
+            )
+            self._centred = (centre, made)
+        return self._centred[1]
 
     def gradient_sums(
         self,

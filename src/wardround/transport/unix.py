@@ -27,7 +27,7 @@ from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.transport.exchanges import Exchanges
 from wardround.transport.frames import FrameReader, Kind, header_of
 from wardround.types import HospitalName
-from wardround.work import Answered, GradientSum, LocalUpdate, ScoreSum
+from wardround.work import Answered, GradientSum, LocalUpdate, RowSum, ScoreSum
 
 _log = logging.getLogger("wardround.transport")
 
@@ -226,7 +226,12 @@ def sockets_of(given: Sequence[str], names: Sequence[str]) -> dict[HospitalName,
 def _limits_of(request: Request) -> Limits:
     """Returns the bounds of the reply to a request: an answer has exactly the coordinates that it asks for."""
     match request.work:
-        case GradientSum(weights=weights) | ScoreSum(weights=weights) | LocalUpdate(weights=weights):
+        case (
+            GradientSum(weights=weights)
+            | RowSum(weights=weights)
+            | ScoreSum(weights=weights)
+            | LocalUpdate(weights=weights)
+        ):
             return Limits.of_network(weights.size).answering(request.work)
         case _ if isinstance(request.work, Answered):
             return Limits().answering(request.work)
