@@ -12,8 +12,8 @@ from wardround.errors import StudyError
 from wardround.models.catalogue import build
 from wardround.training.encodings import Lattice, encodings, strided
 from wardround.training.losses import dice_ce
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 
 SPACE, STRIDE = (9, 8, 7), 2
 

@@ -13,8 +13,8 @@ from wardround.privacy.plans.kinds import UNCLIPPED, NotPrivate, PublicSize
 from wardround.randomness import Randomness
 from wardround.training.local import LocalRun, local_steps
 from wardround.training.losses import cross_entropy
-from wardround.training.patients import TrainingPatients, training_patients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients, training_patients
+from wardround.training.workbench import Workbench
 from wardround.types import PatientId
 from wardround.work import LocalSteps
 

@@ -38,8 +38,8 @@ from wardround.simulation.availability import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
 from wardround.training.encodings import Lattice, is_kept, strided
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 from wardround.types import Persons
 
 

@@ -62,8 +62,14 @@ def encoded(network: Network, pixels: Pictures) -> Tensor:
     """
     at_once = 256 if next(network.encode.parameters(), None) is None else 1
     starts = range(0, len(pixels), at_once)
+    return torch.cat([encode(network, torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
+
+
+def encode(network: Network, pictures: Tensor) -> Tensor:
+    """Returns inputs of some pictures, (picture, ...), without a gradient."""
     with torch.no_grad():
-        return torch.cat([network.encode(torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
+        inputs: Tensor = network.encode(pictures)
+    return inputs
 
 
 def is_kept(network: Network) -> bool:

@@ -11,8 +11,8 @@ from wardround.privacy.plans.kinds import Training
 from wardround.privacy.plans.releases import clip_of, noised_sum, sample, share_of_patients
 from wardround.randomness import Stream
 from wardround.randomness.sampling import Indices
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 from wardround.types import Vector
 from wardround.work import LocalSteps
 

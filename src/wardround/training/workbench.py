@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -26,14 +26,14 @@ from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import in_single_precision, one_thread
 from wardround.per_patient.side_by_side import sums_side_by_side
 from wardround.per_patient.slow_path import plain_sum
-from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.training.centring import centred_inputs
 from wardround.training.device import CPU, mixed_precision
-from wardround.training.encodings import Lattice, encoded, strided
+from wardround.training.encodings import Lattice, encode, encoded, strided
 from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
-from wardround.training.patients import Rows, TrainingPatients
+from wardround.training.patients import Rows, Sample
 from wardround.training.slotted import Slotted
 from wardround.types import Masks, Pictures, Scores, Vector
 
@@ -47,14 +47,6 @@ _PIXELS_AT_ONCE = 1 << 22
 
 _PIXELS_SHARED = 1 << 19
 """Pixels or voxels, over all hospitals of a shared pass, at most, unless one has more."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some of a hospital's patients."""
-
-    patients: TrainingPatients
-    chosen: Indices
 
 
 class Workbench:
@@ -108,6 +100,7 @@ class Workbench:
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = encoded(network, pixels) if network.encode_once and inputs is None else inputs
+        self._centred: tuple[Vector, Workbench] | None = None
         self._head = HeadSums.of(network, self._inputs, loss) if augmentation.is_identity else None
 
     @cached_property
@@ -129,6 +122,19 @@ class Workbench:
     def trains_head(self) -> bool:
         """True where a linear head on kept inputs is trained, by matrix products."""
         return self._head is not None
+
+    def centred(self, centre: Vector | None) -> "Workbench":
+        """Returns the workbench of a head on rows less a centre (`wardround.training.centring`); itself for None."""
+        if centre is None:
+            return self
+        if self._centred is None or not np.array_equal(self._centred[0], centre):
+            inputs = centred_inputs(self.network, self._inputs, centre)
+            network = copy.deepcopy(self.network)  # evaluations load their weights into this one
+            made = Workbench(
+                network, self._pixels, self._loss, self._memory_bytes, inputs=inputs, device=self.device
+            )
+            self._centred = (centre, made)
+        return self._centred[1]
 
     def gradient_sums(
         self,
@@ -284,7 +290,7 @@ class Workbench:
         """Returns inputs of the trained part, (picture, ...): fixed, public, and of each picture alone."""
         if self._inputs is not None:
             return self._inputs[torch.from_numpy(rows)]
-        return self._encode(self._augmentation.centre(torch.from_numpy(self._pixels[rows]))[0])
+        return encode(self.network, self._augmentation.centre(torch.from_numpy(self._pixels[rows]))[0])
 
     def predicted_masks(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Masks]]:
         """Yields some rows, and the likeliest class of each of their pixels or voxels, (row, *space)."""
@@ -312,7 +318,6 @@ class Workbench:
             yield part, total / len(models)
 
     def _load(self, trained: nn.Module, weights: Vector) -> None:
-        # hospitals of one round share one array
         if self._loaded is None or self._loaded[0] is not trained or self._loaded[1] is not weights:
             load_parameters(self._trained[trained], weights)
             self._loaded = trained, weights
@@ -387,12 +392,7 @@ class Workbench:
             keys=keys[at], seed=seed, view=view,
         )  # fmt: skip
         targets = labels[of] if masks is None else masks.long()
-        return PatientBatch(self._encode(pictures), targets, patient[of], num_patients)
-
-    def _encode(self, pictures: Tensor) -> Tensor:
-        with torch.no_grad():
-            inputs: Tensor = self.network.encode(pictures)
-        return inputs
+        return PatientBatch(encode(self.network, pictures), targets, patient[of], num_patients)
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
