@@ -28,8 +28,8 @@ from wardround.privacy.plans.protects import protects
 from wardround.privacy.plans.wording import statement_of
 from wardround.simulation.run import run_study
 from wardround.training.centring import CONSTANT, centred, estimated, folded
+from wardround.training.patients import Sample
 from wardround.training.scores import mean_rows
-from wardround.training.workbench import Sample
 from wardround.work import GradientSum, RowSum, ScoreSum
 
 CENTRED = {"centre_rounds": 3}

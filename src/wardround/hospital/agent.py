@@ -39,10 +39,10 @@ from wardround.published import published
 from wardround.randomness import Randomness, Stream
 from wardround.training.convex import fit_head
 from wardround.training.exact_head import Int64, Steps
-from wardround.training.local import class_of_patients, local_steps
-from wardround.training.patients import TrainingPatients
+from wardround.training.local import LocalRun, class_of_patients, local_steps
+from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.scores import Rows64, mean_rows, moment_rows
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.workbench import Workbench
 from wardround.types import HospitalName, Vector
 from wardround.work import (
     CountClasses,
@@ -319,14 +319,23 @@ class Agent:
                 )  # fmt: skip
                 return Answer(update, event)
             case LocalUpdate():
-                weights, velocity = local_steps(
-                    self.workbench, work.weights, self.patients, part, work.steps,
-                    self._stream("sampling", request), noise,
-                )  # fmt: skip
-                update = noised_update(part, weights - work.weights, noise)
-                return Answer(update, event, velocity if work.steps.keep_velocity else None)
+                run = self.local_run(request, work)
+                [(weights, velocity)] = local_steps(self.workbench, part, [run])
+                return self.updated(request, work, run, weights, velocity)
             case _:
                 raise ValueError(f"{work.name} is not answered with a noised vector")
+
+    def local_run(self, request: Request, work: LocalUpdate) -> LocalRun:
+        """Returns this hospital's local steps of a round."""
+        sampling, noise = self._stream("sampling", request), self._stream("noise", request)
+        return LocalRun(work.weights, self.patients, work.steps, sampling, noise)
+
+    def updated(
+        self, request: Request, work: LocalUpdate, run: LocalRun, weights: Vector, velocity: Vector
+    ) -> Answer:
+        """Returns the answer to a round of local steps, from the weights and the velocity after them."""
+        update = noised_update(self.plan.training, weights - work.weights, run.noise)
+        return Answer(update, self.event_of(request), velocity if work.steps.keep_velocity else None)
 
     def _stream(self, purpose: str, request: Request) -> Stream:
         name = computed(request.work).name

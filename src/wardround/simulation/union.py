@@ -32,8 +32,7 @@ from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness.sampling import Indices
 from wardround.simulation.availability import Availability
 from wardround.simulation.batches import Transaction, admit_all
-from wardround.training.patients import TrainingPatients, united
-from wardround.training.workbench import Sample
+from wardround.training.patients import Sample, TrainingPatients, united
 from wardround.types import HospitalName, Vector
 from wardround.work import CountPatients, GradientSum, RowSum, ScoreSum
 

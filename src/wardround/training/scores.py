@@ -29,7 +29,8 @@ from wardround.models.networks.ordinal import ContinuationRatios
 from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.training.centring import cut_rows
 from wardround.training.centring import unit_of as row_unit
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample
+from wardround.training.workbench import Workbench
 from wardround.types import Vector
 
 Rows64 = npt.NDArray[np.float64]

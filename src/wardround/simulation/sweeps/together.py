@@ -26,8 +26,7 @@ from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness import Randomness
 from wardround.simulation.materials import Materials
-from wardround.training.patients import united
-from wardround.training.workbench import Sample
+from wardround.training.patients import Sample, united
 from wardround.types import Vector
 
 
