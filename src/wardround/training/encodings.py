@@ -62,14 +62,8 @@ def encoded(network: Network, pixels: Pictures) -> Tensor:
     """
     at_once = 256 if next(network.encode.parameters(), None) is None else 1
     starts = range(0, len(pixels), at_once)
-    return torch.cat([encode(network, torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
-
-
-def encode(network: Network, pictures: Tensor) -> Tensor:
-    """Returns inputs of some pictures, (picture, ...), without a gradient."""
     with torch.no_grad():
-        inputs: Tensor = network.encode(pictures)
-    return inputs
+        return torch.cat([network.encode(torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
 
 
 def is_kept(network: Network) -> bool:

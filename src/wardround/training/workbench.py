@@ -29,7 +29,7 @@ from wardround.per_patient.slow_path import plain_sum
 from wardround.training.augment.augmentation import Augmentation, Keys, views
 from wardround.training.centring import centred_inputs
 from wardround.training.device import CPU, mixed_precision
-from wardround.training.encodings import Lattice, encode, encoded, strided
+from wardround.training.encodings import Lattice, encoded, strided
 from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
@@ -130,9 +130,7 @@ class Workbench:
         if self._centred is None or not np.array_equal(self._centred[0], centre):
             inputs = centred_inputs(self.network, self._inputs, centre)
             network = copy.deepcopy(self.network)  # evaluations load their weights into this one
-            made = Workbench(
-                network, self._pixels, self._loss, self._memory_bytes, inputs=inputs, device=self.device
-            )
+            made = Workbench(network, self._pixels, self._loss, self._memory_bytes, inputs=inputs)
             self._centred = (centre, made)
         return self._centred[1]
 
@@ -174,7 +172,7 @@ class Workbench:
             present, local = torch.unique(group, return_inverse=True)
             with mixed_precision(self.device):
                 sums = clipped_sums_by_group(
-                    self._there, loss, self._moved(batch), local, len(present),
+                    self._there, loss, batch.on(self.device), local, len(present),
                     clipping_norm=clipping_norm, clipping=rule,
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
                     independence=self._independence,
@@ -290,7 +288,7 @@ class Workbench:
         """Returns inputs of the trained part, (picture, ...): fixed, public, and of each picture alone."""
         if self._inputs is not None:
             return self._inputs[torch.from_numpy(rows)]
-        return encode(self.network, self._augmentation.centre(torch.from_numpy(self._pixels[rows]))[0])
+        return self._encode(self._augmentation.centre(torch.from_numpy(self._pixels[rows]))[0])
 
     def predicted_masks(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Masks]]:
         """Yields some rows, and the likeliest class of each of their pixels or voxels, (row, *space)."""
@@ -317,15 +315,10 @@ class Workbench:
             assert isinstance(total, Tensor), "an ensemble has models"
             yield part, total / len(models)
 
-    def _load(self, trained: nn.Module, weights: Vector) -> None:
+    def _load(self, trained: nn.Module, weights: Vector) -> None:  # hospitals of one round share one array
         if self._loaded is None or self._loaded[0] is not trained or self._loaded[1] is not weights:
             load_parameters(self._trained[trained], weights)
             self._loaded = trained, weights
-
-    def _moved(self, batch: PatientBatch) -> PatientBatch:
-        """Returns a batch on the device."""
-        inputs, labels, patient = (each.to(self.device) for each in (batch.inputs, batch.labels, batch.patient))
-        return replace(batch, inputs=inputs, labels=labels, patient=patient)
 
     def _train(self, trained: nn.Module) -> None:
         """Puts the network into training mode: a walk over its modules, once between two evaluations."""
@@ -371,7 +364,9 @@ class Workbench:
             at, first = slice(first, first + size), first + size
             mine = replace(batch, inputs=batch.inputs[at], labels=batch.labels[at], patient=batch.patient[at])
             with mixed_precision(self.device):
-                found = plain_sum(self._there, self._layout, loss, self._moved(mine), keys_of(mine, dropout_seed))
+                found = plain_sum(
+                    self._there, self._layout, loss, mine.on(self.device), keys_of(mine, dropout_seed)
+                )
             totals[hospital] = _added(totals[hospital], found.cpu())
 
     def _batch(
@@ -392,7 +387,11 @@ class Workbench:
             keys=keys[at], seed=seed, view=view,
         )  # fmt: skip
         targets = labels[of] if masks is None else masks.long()
-        return PatientBatch(encode(self.network, pictures), targets, patient[of], num_patients)
+        return PatientBatch(self._encode(pictures), targets, patient[of], num_patients)
+
+    @torch.no_grad()
+    def _encode(self, pictures: Tensor) -> Tensor:
+        return torch.as_tensor(self.network.encode(pictures))
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

@@ -1,5 +1,4 @@
 import json
-import sys
 from math import sqrt
 
 import numpy as np
@@ -11,15 +10,12 @@ from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
     cohen_kappa_score,
-    matthews_corrcoef,
     recall_score,
     roc_auc_score,
-    roc_curve,
 )
 
 from wardround.errors import DataError, ModelError
 from wardround.training.metrics.classification import Metrics, evaluate
-from wardround.training.metrics.confusion import matthews
 from wardround.training.metrics.ranking import auroc, sensitivity_at
 
 
@@ -89,16 +85,6 @@ def test_several_class_metrics_are_sklearns():
     assert metrics.balanced_accuracy == exactly(balanced_accuracy_score(labels, scores.argmax(axis=1)))
     assert metrics.sensitivity is metrics.specificity is None
     assert metrics.sensitivity_at_fixed_specificity is metrics.quadratic_kappa is None
-
-
-@pytest.mark.parametrize("classes", [2, 3, 6])
-def test_matthews_and_sensitivities_are_sklearns_to_the_last_bit_without_its_import(classes, monkeypatch):
-    scores, labels, _ = mediocre(150, classes, decimals=2)
-    called = scores.argmax(axis=1)
-    false_alarms, found, _ = roc_curve(labels == 1, scores[:, 1], drop_intermediate=False)
-    expected = matthews_corrcoef(labels, called), found[1 - false_alarms >= 0.9 - 1e-12].max()
-    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    assert (matthews(labels, called), sensitivity_at(scores[:, 1], labels == 1, 0.9)) == expected
 
 
 INTERVALS = [name for name in Metrics.__dataclass_fields__ if name.endswith("_interval")]

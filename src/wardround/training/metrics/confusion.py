@@ -40,13 +40,11 @@ def matthews(labels: Labels, called: Indices) -> float | None:
 
     None when all pictures are of one class, or were called one; scikit-learn says 0 there.
     """
+    from sklearn.metrics import matthews_corrcoef  # here: it takes most of a second to import
+
     if len(np.unique(labels)) < 2 or len(np.unique(called)) < 2:
         return None
-    size, total = 1 + max(labels.max(), called.max()), float(len(labels))
-    of_class, of_call = (np.bincount(values, minlength=size).astype(np.float64) for values in (labels, called))
-    together = np.count_nonzero(labels == called) * total - of_class @ of_call
-    apart = (total**2 - of_call @ of_call) * (total**2 - of_class @ of_class)
-    return float(together / np.sqrt(apart))
+    return float(matthews_corrcoef(labels, called))
 
 
 def quadratic_kappa(table: Floats) -> Floats:
