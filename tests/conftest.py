@@ -7,7 +7,9 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import copy
+import gc
 import itertools
+import logging
 import shutil
 import signal
 import sys
@@ -26,8 +28,20 @@ from wardround.secure_aggregation.keys.identity import SigningKey
 
 pytest_plugins = ["tests.fixtures_federation"]
 
+# Compiled modules are kept even where the environment refuses it: without them each process of a run compiles all tests
+# and rewrites their asserts anew, which takes longer than importing them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Ledgers and records wait for the disk at every commit; the folders of tests are in memory where there is enough of it.
+MEMORY = Path("/dev/shm")
+IN_MEMORY: Path | None = None
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30 and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+    IN_MEMORY = MEMORY
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
 # No test, and no process that one starts, charges the ledger of the person who runs the tests.
-STATE = tempfile.TemporaryDirectory(prefix="wardround-state-")
+STATE = tempfile.TemporaryDirectory(prefix="wardround-state-", dir=IN_MEMORY)
 os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ["XDG_CACHE_HOME"] = STATE.name  # where the weights of backbones are kept
 KEY = Path(STATE.name) / "wardround" / "record-key.pem"
@@ -46,6 +60,24 @@ settings.register_profile("thorough", max_examples=100, deadline=None)
 def pytest_configure(config):
     """Draws as many examples as the run is thorough: `-m ''` selects everything."""
     settings.load_profile("developer" if config.option.markexpr else "thorough")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keeps the garbage collector from what is imported and collected: it stays until the end of the run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_sessionstart():
+    """Lets the loggers of torch pass records on; pytest adds its handlers in every test to each that does not."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 TINY: dict[str, dict[str, object]] = {

@@ -197,7 +197,7 @@ def test_any_description_survives_the_round_trip(tiny, tmp_path_factory, descrip
 def test_the_digest_depends_neither_on_speed_nor_on_where_files_lie(tiny):
     digest = parse_study(tiny(model={"weights": "/here/start.safetensors"})).digest
     for elsewhere in (
-        {"performance": {"threads": 2, "memory_gb": 9.0, "cache": "/there"}},
+        {"performance": {"threads": 2, "device": "cpu", "memory_gb": 9.0, "cache": "/there"}},
         {"data": {"path": "/there"}},
         {"privacy": {"ledger": "/there/ledger.sqlite"}},
         {"model": {"weights": "/there/start.safetensors"}},

@@ -64,7 +64,8 @@ def test_a_contradiction_exits_with_three(wardround, study, monkeypatch):
 
 
 def test_a_study_and_the_broken_schemes_at_once_are_refused(wardround, study):
-    for arguments in ((), (study, "--broken")):
+    both, run = (study, "--broken"), (study.parent, "--data", study.parent)
+    for arguments in ((), both, run, ("--broken", "--model"), ("--broken", "--keep", study.parent)):
         refused = wardround("audit", *arguments)
         assert refused.code == 2
         assert isinstance(refused.error, WardroundError)
@@ -86,8 +87,21 @@ def test_exactly_the_broken_schemes_are_caught(wardround, tmp_path):
 def test_a_broken_scheme_that_is_missed_exits_with_three(wardround, monkeypatch):
     missed = try_one(SCHEMES[0], 0, 30, broken=True)  # too few runs to see it
     assert not missed.found.caught
-    monkeypatch.setattr("wardround.audit.broken.try_all", lambda seed: [missed])
+    monkeypatch.setattr("wardround.audit.broken.try_all", lambda seed, runs: [missed])
     assert wardround("audit", "--broken", "--json").code == 3
+
+
+@pytest.mark.parametrize(("given", "runs"), [((), 16_000), (("--runs", 40), 40)])
+def test_the_broken_schemes_are_run_as_often_as_is_asked(wardround, monkeypatch, given, runs):
+    asked = []
+
+    def try_all(seed, runs):
+        asked.append(runs)
+        return []
+
+    monkeypatch.setattr("wardround.audit.broken.try_all", try_all)
+    assert wardround("audit", "--broken", *given).code == 0
+    assert asked == [runs]
 
 
 @pytest.mark.thorough

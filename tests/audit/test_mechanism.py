@@ -68,11 +68,11 @@ def test_hospitals_that_miss_noise_under_masks_end_the_audit_with_a_contradictio
 
 
 def test_gradients_that_are_not_clipped_are_a_contradiction(monkeypatch):
-    monkeypatch.setattr("wardround.training.workbench.clipped_sums_by_group", _unclipped(), raising=True)
+    monkeypatch.setattr("wardround.training.workbench.clipped_sums_by_group", unclipped(), raising=True)
     assert canaries_of(study_of({"sum": "simulated", "noise_multiplier": 3.0})).contradictions != ()
 
 
-def _unclipped():
+def unclipped():
     from wardround.per_patient.clipped_sum import clipped_sums_by_group as clipped
 
     def sums(*arguments, clipping_norm, **options):
@@ -80,6 +80,19 @@ def _unclipped():
         return [replace(one, sensitivity=clipping_norm) for one in found]
 
     return sums
+
+
+@pytest.mark.parametrize("privacy", family([{"trust": "nobody"}, {"sum": "simulated"}]))
+def test_a_count_without_noise_is_a_contradiction(monkeypatch, privacy):
+    study = study_of({"num_patients": None, **privacy})
+    assert audit_two_worlds(study, 30, ALPHA, quiet, count=True).contradictions == ()
+    exact_count(monkeypatch)
+    assert audit_two_worlds(study, 30, ALPHA, quiet, count=True).contradictions != ()
+
+
+def exact_count(patch):
+    for module in ("hospital.agent", "simulation.union"):
+        patch.setattr(f"wardround.{module}.noised_counts", lambda part, values, *noise: values.astype(np.float32))
 
 
 @pytest.mark.thorough

@@ -34,8 +34,9 @@ def by_position(images, data, hospitals):
     split = split_patients(images, data, hospitals)
     order = np.random.default_rng(3).permutation(len(images.patients))
     patients = [images.patients[k] for k in order]
-    half = len(patients) // 2
-    return Split((), dict(zip(split.hospitals, (tuple(patients[:half]), ()), strict=True)), leaking=False, note="")
+    first, *others = split.hospitals
+    places = {first: tuple(patients[: len(patients) // 2])} | dict.fromkeys(others, ())
+    return Split((), places, leaking=False, note="")
 
 
 def test_leaving_one_patient_out_changes_no_other(tmp_path):

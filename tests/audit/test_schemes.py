@@ -16,7 +16,7 @@ from wardround.accounting.events import (
     SelfComposedEvent,
 )
 from wardround.audit import NEIGHBOURS, REPLACED, Claim, audit_scheme
-from wardround.audit.broken import SCHEMES, try_all, try_one
+from wardround.audit.broken import SCHEMES, _epoch, try_all, try_one
 from wardround.audit.neighbours import WIDTH
 from wardround.errors import PrivacyError
 
@@ -197,7 +197,7 @@ def one_sample_for_all_rounds(dataset, seed):
     return drawn + 2 * generator.normal(size=(16, WIDTH))
 
 
-HALF = GaussianEvent(2.0)
+HALF, HALF_A_CLIP = GaussianEvent(2.0), GaussianEvent(0.5)
 TIED = (
     (larger_beside_the_patient, ONE), (other_shape_beside_the_patient, ONE),
     (seeded_by_the_batch, PoissonSampledEvent(0.5, ONE)), (sixteen_bits, ONE), (noise_on_a_grid, ONE),
@@ -211,6 +211,25 @@ TIED = (
 def test_noise_that_is_tied_to_something_is_caught(release, event):
     few = {"runs": FEW} if release is noise_on_a_grid else {}
     assert audit_scheme(release, NEIGHBOURS, Claim.of(event), **few).caught
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_batches_that_were_shuffled_are_caught_where_the_noise_is_half_a_clip(shuffled):
+    epoch = partial(_epoch, shuffled=shuffled, z=0.5)
+    event = SelfComposedEvent(PoissonSampledEvent(1 / 8, HALF_A_CLIP), 8)
+    assert audit_scheme(epoch, NEIGHBOURS[2:3], Claim.of(event)).caught == shuffled
+
+
+def clear_at_times(dataset, seed):
+    """Three releases in a hundred have no noise."""
+    generator = np.random.default_rng(seed)
+    return total(dataset) + (generator.random() > 0.03) * generator.normal(size=WIDTH)
+
+
+@pytest.mark.thorough
+def test_noise_that_is_absent_in_three_runs_of_a_hundred_is_caught():
+    assert audit_scheme(clear_at_times, NEIGHBOURS[2:3], Claim.of(ONE), runs=32_000).caught
 
 
 def randomised_response(dataset, seed, epsilon=1.0):

@@ -29,6 +29,9 @@ def test_a_study_is_reviewed_and_accepted(wardround, north, tmp_path):
     assert said.code == 0
     assert f"digest {STUDY.digest}" in said.out
     assert "12 of 12 patients can afford it" in said.out
+    promise = [line for line in said.out.splitlines() if line.startswith("- ")]
+    assert "- Each hospital adds all of the noise itself; nobody else is trusted." in promise
+    assert max(map(len, promise)) <= 100
     said = wardround("agent", "accept", study, "--home", north, "--by", "Dr. North", "--json")
     found = json.loads(said.out)
     assert (found["digest"], found["by"]) == (STUDY.digest, "Dr. North")

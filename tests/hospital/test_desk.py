@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
-from tests.cases import examples
+from tests.cases import examples, family
 from tests.errors import raises_code
 from tests.hospital.deployed import COORDINATOR, finished, make_folders, study_of
 
@@ -90,6 +90,31 @@ def test_two_accepted_studies_are_answered_side_by_side_from_one_ledger(north):
             receipt = asked(desk, study, GiveReceipt())
             assert isinstance(receipt, Receipt)
             assert receipt.releases == 1
+
+
+CNN = {"name": "small_cnn"}
+THREADS = {
+    "a linear head": (ONE, "", 1),
+    "a network": (study_of(ALONE, {"rounds": 2}, model=CNN), "", 3),
+    "a network with a seed": (study_of(ALONE, {"rounds": 2}, model=CNN, seed=1), "", 1),
+    "a policy": (ONE, "threads = 2\n", 2),
+}
+
+
+@pytest.mark.parametrize("kind", family(THREADS, keep=["a linear head"]))
+def test_bits_and_small_products_take_one_thread_unless_told(north, kind):
+    """With a seed the hospitals' threads are compared: machines of two sizes would differ by their cores alone."""
+    study, policy, expected = THREADS[kind]
+    with (north / "policy.toml").open("a") as file:
+        file.write(policy)
+    accepted(north, study)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with Desk(north) as desk:
+            assert asked(desk, study).threads == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_same_bytes_after_a_restart_have_the_same_bytes_at_no_charge(north):

@@ -21,9 +21,12 @@ from wardround.privacy.plans.wording import statement_of
 from wardround.records.signer import RECORD, sha256_of_bytes, signed_again
 from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.verification import verify_run
-from wardround.work import Announce
+from wardround.types import HospitalName
+from wardround.watching.live import Live
+from wardround.watching.views import coordinator_view
+from wardround.work import Announce, Upload
 
-FOUR = (*NAMES, "west")
+FOUR = tuple(map(HospitalName, (*NAMES, "west")))
 PRIVACY = {
     "plan": "dp-sgd", "noise_multiplier": 40.0, "delta": 1e-3, "sum": "masked", "colluders": 1, "accountant": "rdp"
 }  # fmt: skip
@@ -107,6 +110,58 @@ def test_counts_do_not_stand_for_sums_of_the_one_who_left(tmp_path, without_char
     with pytest.raises(RecordError, match="without a receipt") as raised:
         verify_run(path, own_pin(), key=own_key())
     assert raised.value.code == "record-certificate"
+
+
+class Killed(BaseException):
+    """The end of a coordinator's process."""
+
+
+@dataclass
+class Ending(Leaving):
+    """A channel whose coordinator is killed: when `name` alone has uploaded, or at `round`."""
+
+    uploads: bool = False
+
+    def ask(self, requests, deadline_s):
+        asked = next(iter(requests.values()))
+        if self.uploads and isinstance(asked.work, Upload):
+            self.inner.ask({self.name: requests[self.name]}, deadline_s)
+            raise Killed
+        if asked.round == self.round:
+            raise Killed
+        return self.inner.ask(requests, deadline_s)
+
+
+@pytest.mark.thorough
+def test_epsilon_never_falls_when_the_one_who_was_charged_most_leaves_a_run_that_goes_on(tmp_path, without_charts):
+    """West was charged for three attempts at round 1, the others for one; then it is away, and the coordinator new."""
+    paths, keys = make_folders(tmp_path, FOUR)
+    privacy = PRIVACY | {"num_patients": 48, "dropouts": 1, "spare_attempts": 2}
+    study = study_of(
+        privacy, {"rounds": 2, "evaluate_every": 1}, hospitals={"count": 4, "names": list(FOUR)}, seed=None
+    )
+    folder, seen = tmp_path / "run", []
+    with ExitStack() as stack:
+        hospitals: Any = {name: stack.enter_context(open_from(paths[name], study)) for name in FOUR}
+        channel = BytesChannel(hospitals)
+
+        def run_over(channel):
+            live = Live(folder, study.study.name, study.digest, study.rounds, tuple(map(HospitalName, FOUR)))
+            seen.append(coordinator_view(folder).epsilon_spent)
+            return coordinate(study, channel, keys, own_key(), folder, live)
+
+        for ending in (Ending(channel, "west", 9, uploads=True),) * 2:
+            with pytest.raises(Killed):
+                run_over(ending)
+            (folder / "attempt.json").unlink()  # lost with the machine: a further attempt is begun
+        with pytest.raises(Killed):
+            run_over(Ending(channel, "west", 2))
+        record = run_over(Leaving(channel, "west", 0, is_gone=True))
+    assert seen == [None, None, None, pytest.approx(plan_of(study).epsilon_after(3))]
+    certificate: Any = record.certificate
+    said = [line["epsilon"] for line in record.rounds] + [coordinator_view(folder).epsilon_spent]
+    assert said == [seen[-1]] * 3
+    assert certificate["statement"]["epsilon"] >= seen[-1]
 
 
 @pytest.mark.thorough

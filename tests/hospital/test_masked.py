@@ -44,7 +44,7 @@ def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
     agents, request = masked.federation.agents.values(), masked.request()
     grid, clip = masked.mechanism.grid, masked.federation.plan.training.clip
     for agent in agents:
-        rows = grid.sum_of(np.pad(g, (0, WITNESSES)) for g in agent.gradients(request, request.work.weights))
+        rows = grid.sum_of(np.pad(g, (0, WITNESSES)) for g in agent.gradients(request, request.work))
         [clipped] = agent.workbench.gradient_sums(
             request.work.weights, [agent.sample(request)], clip.norm, 0, clip.fixed
         )
@@ -142,9 +142,9 @@ def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_ma
 def test_gradients_come_alike_whatever_fits_into_memory(make_masked):
     masked = make_masked(sampling_prob=1.0)
     agent, request = masked.federation.agents["hospital-2"], masked.request()
-    together = list(agent.gradients(request, request.work.weights))
+    together = list(agent.gradients(request, request.work))
     masked.federation.workbench._memory_bytes = 1  # one picture at a time, or one patient
-    alone = list(agent.gradients(request, request.work.weights))
+    alone = list(agent.gradients(request, request.work))
     assert len(together) == len(agent.patients) == 4
     np.testing.assert_allclose(together, alone, atol=1e-6)
 

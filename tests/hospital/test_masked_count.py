@@ -19,7 +19,7 @@ from tests.hospital.masked_rounds import (
     masked_plan,
     noised,
 )
-from tests.hospital.test_masked_killed import STEPS, Killed, kill_at
+from tests.hospital.test_masked_killed import STEPS, killed_at
 from tests.names import names
 from tests.secure_aggregation.round.rounds import uniformity
 
@@ -308,10 +308,8 @@ def test_killed_at_any_step_of_the_count_nothing_left_uncharged_and_it_is_comple
     make_counted, monkeypatch, step, seed
 ):
     masked = make_counted(seed=seed)
-    with monkeypatch.context() as patch:
-        kill_at(masked, step, patch)
-        with pytest.raises(Killed):
-            masked.ask(0)
+    with killed_at(masked, step, monkeypatch):
+        masked.ask(0)
     for name, _ in masked.uploads:
         assert len(charges_in(masked.federation.ledgers[name].path)[name]) == 1, "it left before it was charged"
 

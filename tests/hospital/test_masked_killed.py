@@ -1,5 +1,7 @@
 """Dying at every step of a masked round: nothing leaves uncharged, and the round is completed."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from tests.cases import family
@@ -26,10 +28,11 @@ class Killed(BaseException):
     """Nothing catches it."""
 
 
-def kill_at(masked, step, monkeypatch, *, calls=3):
-    """Dies at the third call, with other hospitals before and behind."""
+@contextmanager
+def killed_at(masked, step, monkeypatch):
+    """What is done within dies at the third call of a step, with other hospitals before and behind."""
     kind, name = STEPS[step]
-    left = [calls]
+    left = [1 if kind == "total" else 3]
 
     def dying(method, *, before):
         def call(*arguments):
@@ -46,11 +49,11 @@ def kill_at(masked, step, monkeypatch, *, calls=3):
     if kind in ("party", "before"):
         for party in masked.parties.values():
             setattr(party, name, dying(getattr(party, name), before=kind == "before"))
-    elif kind == "add":
-        monkeypatch.setattr(MaskedSum, "add", dying(MaskedSum.add, before=True))
-    else:
-        left[0] = 1
-        monkeypatch.setattr(MaskedSum, "total", dying(MaskedSum.total, before=True))
+    with monkeypatch.context() as patch:
+        if kind in ("add", "total"):
+            patch.setattr(MaskedSum, kind, dying(getattr(MaskedSum, kind), before=True))
+        with pytest.raises(Killed):
+            yield
 
 
 @pytest.mark.parametrize("seed", family([None, 5]), ids=["in earnest", "seeded"])
@@ -62,10 +65,8 @@ def test_killed_at_any_step_nothing_left_uncharged_and_the_round_is_completed(
     masked.ask(1)
     before = {name: masked.charges(name) for name in masked.channel.hospitals}
     sent = len(masked.uploads)
-    with monkeypatch.context() as patch:
-        kill_at(masked, step, patch)
-        with pytest.raises(Killed):
-            masked.ask(2)
+    with killed_at(masked, step, monkeypatch):
+        masked.ask(2)
     for name, _ in masked.uploads[sent:]:
         on_disk = charges_in(masked.federation.ledgers[name].path)[name]
         assert len(on_disk) == before[name] + 1, "it left before it was charged"
@@ -87,10 +88,8 @@ def test_killed_while_the_sum_before_is_taken_in(make_masked, monkeypatch):
     masked = make_masked(seed=None)
     masked.collect(masked.request(1))
     sent = len(masked.uploads)
-    with monkeypatch.context() as patch:
-        kill_at(masked, "while receiving", patch)
-        with pytest.raises(Killed):
-            masked.collect(masked.request(2))
+    with killed_at(masked, "while receiving", monkeypatch):
+        masked.collect(masked.request(2))
     assert len(masked.uploads) == sent
     again = make_masked(federation=masked.federation)
     assert again.ask(2).failures == {}

@@ -110,7 +110,7 @@ def test_a_row_is_the_same_at_a_hospital_that_never_had_the_others(name):
             np.testing.assert_array_equal(row, known[patient])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", family(NETWORKS))
 def test_others_that_are_huge_infinite_or_not_numbers_change_no_bit(name):
     bench, patients = slotted(name), patients_with(COUNTS)
     inputs = bench.inputs_of(np.arange(sum(COUNTS)))

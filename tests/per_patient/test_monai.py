@@ -47,7 +47,7 @@ def largest_divisor(channels: int) -> int:
         [(name, by) for name, network in NETWORKS.items() for by in network.norms],
         keep=[
             *(("ResNet 2-D of bottlenecks", by) for by in REPLACED),
-            ("UNet 2-D, batch norm", Norm.GROUP), ("SegResNet 2-D", Norm.GROUP), ("ViT 2-D", Norm.GROUP),
+            ("UNet 2-D, batch norm", Norm.GROUP), ("ViT 2-D", Norm.GROUP),
         ],
     ),
 )  # fmt: skip

@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", family(KINDS, keep=["masked", "fedavg", "local-pictures"]))
+@pytest.mark.parametrize("kind", family(KINDS, keep=["masked", "local-pictures"]))
 def test_a_run_with_an_empty_hospital_ends_and_charges_it_as_the_others(kind, tiny_study, tmp_path):
     privacy, federation = KINDS[kind]
     model = {"name": "features"} if kind in ("output-perturbation", "local-pictures") else {}

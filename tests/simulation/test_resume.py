@@ -122,7 +122,7 @@ def test_stopped_at_any_moment_and_resumed_is_the_same_run(tiny_study, tmp_path,
     "setting",
     family(
         [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SETTINGS],
-        keep=["fedavg", "selective"],
+        keep=["selective"],
     ),
 )
 def test_stopped_in_any_round_and_resumed_is_the_same_run(tiny_study, tmp_path, setting):

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
+from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.per_patient.guards.company import _SEEN
-from wardround.simulation import run
+from wardround.privacy.plans.releases import share_of_patients
+from wardround.simulation import estimate, run
 from wardround.training import threads
 
 CORES = 3
@@ -90,11 +92,20 @@ def test_the_step_that_is_timed_looks_at_no_patient_and_changes_no_weight(tiny_s
     from wardround.simulation.materials import gather
 
     study = tiny_study(study={"seed": None}, performance={"threads": None}, model={"name": "small_cnn"})
-    materials = gather(study, Silent())
+    plan, materials = plan_of(study), gather(study, Silent())
     pixels = materials.images.pixels.copy()
     before = materials.workbench.initial_weights.copy()
     monkeypatch.setattr(run, "faster", lambda step, cores: step() and cores)
-    assert run._threads_for(study, materials) == cores
+    timed, inner = [], estimate.made_up_bench
+
+    def made_up_bench(*arguments):
+        timed.append(arguments[-1])
+        return inner(*arguments)
+
+    monkeypatch.setattr(run, "made_up_bench", made_up_bench)
+    assert run._threads_for(study, plan, materials) == cores
+    expected = share_of_patients(plan.training) * sum(len(one.rows) for one in materials.hospitals.values())
+    assert timed == [pytest.approx(expected, abs=1)], "a step of the run's size"
     assert (materials.images.pixels == pixels).all()
     assert materials.workbench.network.trained not in _SEEN, "the first real batch is checked as the first"
     from wardround.models.vectors import to_vector

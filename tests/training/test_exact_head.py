@@ -36,6 +36,12 @@ def fine_sum(bench, weights, patients, chosen, steps, rule=None, clip=CLIP):
     return high.astype(object) * 2**13 + low.astype(object)
 
 
+def whole_sum(bench, weights, patients, chosen, steps, rule=None, clip=CLIP):
+    """The sum in grid steps, (parameter,)."""
+    sample = Sample(patients, np.array(chosen, dtype=np.int64))
+    return bench.exact_sum(weights, sample, clip, rule or Flat(), steps)
+
+
 def norm_of(fine, bound=370_000):
     """The norm of a sum before it is rounded, in grid steps."""
     return math.sqrt(sum(entry**2 for entry in fine.ravel())) / 2 ** (49 - bound.bit_length())
@@ -49,7 +55,7 @@ def gradients(bench, weights, patients, rows):
     """Each patient's gradient in double precision, by a backward pass for each."""
     at, labels = torch.from_numpy(patients.rows), torch.from_numpy(patients.labels)
     of = torch.from_numpy(np.repeat(np.arange(len(patients)), patients.counts))
-    bench._load(weights)
+    bench._load(bench.network.trained, weights)
     model = bench.network.trained.double()
     found = patient_gradients(model, cross_entropy, PatientBatch(rows[at].double(), labels, of, len(patients)))
     model.float()
@@ -76,7 +82,7 @@ def test_the_sum_is_of_the_clipped_gradients(counts, rule, clip, scale, bias, se
     factors = (
         clip / (norms + rule.stability) if rule == Automatic() else np.minimum(1, clip / np.maximum(norms, 1e-300))
     )
-    found = bench.exact_sum(weights, Sample(patients, np.arange(len(counts))), clip, rule, steps) / steps.per_unit
+    found = whole_sum(bench, weights, patients, range(len(counts)), steps, rule, clip) / steps.per_unit
     # 2^-23 is float32's rounding; half a step a coordinate is the grid's; sqrt(d) of D steps are kept for rounding.
     room = clip * math.sqrt(steps.dimension) / steps.bound
     atol = len(counts) * (clip * 2.0**-20 + room) + 0.6 / steps.per_unit
@@ -104,7 +110,7 @@ def test_a_patient_adds_the_same_whole_numbers_in_any_company(counts, at_once, s
             assert (fine_sum(bench, weights, patients, chosen, steps) == wanted).all()
             rounded = np.array([[(entry + 2**29) // 2**30 for entry in row] for row in wanted], dtype=np.int64)
             assert steps.fine_bits == 30
-            found = bench.exact_sum(weights, Sample(patients, np.asarray(chosen)), CLIP, Flat(), steps)
+            found = whole_sum(bench, weights, patients, chosen, steps)
             np.testing.assert_array_equal(found, rounded.ravel())
 
 
@@ -146,13 +152,13 @@ def test_one_patient_moves_the_sum_by_at_most_the_bound(seed, clip, scale, bound
     weights = weights_for(bench, seed, 10.0 ** draw.uniform(-3, 1) / scale)
     steps, everyone = steps_for(weights.size, bound, clip), np.arange(5)
     assert steps.are_fine
-    whole = bench.exact_sum(weights, Sample(patients, everyone), clip, rule, steps)
+    whole = whole_sum(bench, weights, patients, everyone, steps, rule, clip)
     for one in everyone:
         v = fine_sum(bench, weights, patients, [one], steps, rule, clip)
         assert norm_of(v, bound) <= steps.bound - math.sqrt(steps.dimension), (
             "what is left takes any rounding of the sum"
         )
-        without = bench.exact_sum(weights, Sample(patients, np.delete(everyone, one)), clip, rule, steps)
+        without = whole_sum(bench, weights, patients, np.delete(everyone, one), steps, rule, clip)
         assert sum(int(entry) ** 2 for entry in whole - without) <= bound**2
     clipped = gradients(bench, weights, patients, rows)
     if (np.linalg.norm(clipped, axis=1) > clip).any() and bound > 900:
@@ -199,11 +205,9 @@ def test_weights_that_are_not_finite_and_empty_samples_give_zeros():
     bench, steps = bench_of(rows), steps_for(3 * FEATURES)
     weights = weights_for(bench)
     for chosen in ([], [1]):
-        assert not bench.exact_sum(
-            weights, Sample(patients, np.array(chosen, dtype=np.int64)), CLIP, Flat(), steps
-        ).any()
+        assert not whole_sum(bench, weights, patients, chosen, steps).any()
     weights[0] = math.nan
-    assert not bench.exact_sum(weights, Sample(patients, np.arange(3)), CLIP, Flat(), steps).any()
+    assert not whole_sum(bench, weights, patients, range(3), steps).any()
 
 
 def test_a_patient_of_more_pictures_than_a_product_holds(monkeypatch):

@@ -4,6 +4,7 @@ The numbers are those of the trial's table. A tenth row, the bookkeeping, is hel
 simulated) and by `tests/hospital/test_agreed_files.py` (sites with other readers have one study).
 """
 
+import signal
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from tests.federation.test_wire_hostile import closed, opened
 from tests.hospital.deployed import COORDINATOR, make_folders, study_of
-from tests.transport.consortium import MASKED
+from tests.transport.consortium import MASKED, Forked
 from tests.transport.hosted import agent_of, hosted
 from tests.transport.sockets import connected, frame_from
 
@@ -117,6 +118,25 @@ def test_1_a_round_is_answered_once_and_requests_that_are_wrong_are_not(north):
         assert north.ask(CountClasses()) == POLICY
         assert north.ask(Announce(GradientSum(WEIGHTS), 1, 3), 2) == POLICY
         assert north.ask(Upload((b"one",)), 2) == POLICY
+
+
+def test_an_agent_whose_study_the_policy_forbids_is_there_and_answers_with_the_code(north):
+    """Not gone, which would name no reason; and allowed again, it answers without being started again."""
+    north.accept(STUDY)
+    policy = north.home / "policy.toml"
+    allowed = policy.read_text()
+    policy.write_text(allowed + "least_hospitals = 9\n")
+    agent = Forked(["agent", "--home", str(north.home)])
+    try:
+        assert "accepted, waiting at" in agent.stdout.readline()
+        assert north.ask(SayHello()) == REFUSED
+        policy.write_text(allowed)
+        assert isinstance(north.ask(SayHello()), Hello)
+    finally:
+        agent.send_signal(signal.SIGTERM)
+        agent.stdout.close()
+        code = agent.wait(60)
+    assert code == 0
 
 
 @pytest.mark.thorough

@@ -5,10 +5,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from wardround.agreed.schedule import sum_std
 from wardround.config import Study
 from wardround.federation.strategy import State
 from wardround.models.operating_point import ByArgmax, ByThreshold, OperatingPoint, Threshold
-from wardround.noisers import inflation_of
 from wardround.privacy.plans.kinds import NoisedGradients
 from wardround.privacy.plans.plan import Plan
 from wardround.training.scores import MOMENTS, SCALE, Rows64, score_count, unit_of
@@ -17,6 +17,9 @@ SENSITIVITIES = (0.90, 0.95)
 
 FEWEST = 10.0
 """Least noised number of patients of a class and of the others, in standard deviations of its noise."""
+
+_LEAST = 1e-9
+"""Shortest mean of sine and cosine that is told from none."""
 
 
 def operating_points_of(
@@ -30,8 +33,7 @@ def operating_points_of(
     if "moments" not in state or not isinstance(part, NoisedGradients):
         return ()
     rounds, unit = float(state["score_rounds"][0]), unit_of(len(classes), part.clip.norm)
-    inflation = inflation_of(part.noiser) if study.forms_sums else 1.0
-    std = part.noise.noise_multiplier * part.clip.norm * inflation / math.sqrt(rounds) / unit
+    std = sum_std(study, part) / math.sqrt(rounds) / unit
     scores = score_count(len(classes))
     means = state["moments"].astype(np.float64)[: scores * 2 * MOMENTS] / (rounds * unit)
     named = classes[1:] if scores == 1 else classes
@@ -42,7 +44,7 @@ def operating_points_of(
 
 
 def operating_point(name: str, others: Rows64, own: Rows64, std: float) -> OperatingPoint:
-    """Returns the operating point of one class from sums of 1, u and u^2 over patients.
+    """Returns the operating point of one class from sums of 1, sine and cosine over patients.
 
     Scores of the class, and of the others, are taken to be normal. A threshold of sensitivity q is the mean of the
     class less z_q standard deviations. The calibration is linear discriminant analysis with the pooled variance.
@@ -59,12 +61,12 @@ def operating_point(name: str, others: Rows64, own: Rows64, std: float) -> Opera
             class_name=name,
             reason=f"A noised count of {few:.0f} patients is below {FEWEST:g} times its noise of {std:.1f}.",
         )
-    mean_of_others, variance_of_others = _of(others)
-    mean, variance = _of(own)
+    mean_of_others, variance_of_others = _of(others, side=-1)
+    mean, variance = _of(own, side=1)
     pooled = (others[0] * variance_of_others + own[0] * variance) / (others[0] + own[0])
     if min(variance, pooled) <= 0 or mean <= mean_of_others:
         return ByArgmax(class_name=name, reason="The noised scores of the class do not lie above those of others.")
-    thresholds = tuple(_threshold(own, share, std) for share in SENSITIVITIES)
+    thresholds = tuple(_threshold(own, mean, variance, share, std) for share in SENSITIVITIES)
     noise = max(threshold.noise_std for threshold in thresholds)
     if noise > (mean - mean_of_others) / 2:
         return ByArgmax(
@@ -77,23 +79,25 @@ def operating_point(name: str, others: Rows64, own: Rows64, std: float) -> Opera
     return ByThreshold(class_name=name, thresholds=thresholds, slope=slope, intercept=intercept, patients_std=std)
 
 
-def _threshold(sums: Rows64, sensitivity: float, std: float) -> Threshold:
-    """Returns the score that a share of the class exceeds, with its noise by the derivatives of the three sums."""
-    mean, variance = _of(sums)
-    z, deviation, a, b = (
-        NormalDist().inv_cdf(sensitivity),
-        math.sqrt(variance),
-        sums[1] / sums[0],
-        sums[2] / sums[0],
-    )
-    by_variance = -z * SCALE**2 / (2 * deviation)
-    slopes = (-SCALE * a + by_variance * (2 * a * a - b), SCALE - by_variance * 2 * a, by_variance)
-    return Threshold(
-        sensitivity=sensitivity, score=mean - z * deviation, noise_std=std / float(sums[0]) * math.hypot(*slopes)
-    )
+def _threshold(sums: Rows64, mean: float, variance: float, sensitivity: float, std: float) -> Threshold:
+    """Returns the score that a share of the class exceeds, with its noise by the derivatives of the three sums.
+
+    With r the length of (sine, cosine) per patient and k = z scale / deviation, the derivatives by the two sums have
+    the length scale sqrt(1 + k^2) / r, and that by the count is scale k, each divided by the count.
+    """
+    z, deviation = NormalDist().inv_cdf(sensitivity), math.sqrt(variance)
+    k, length = z * SCALE / deviation, math.hypot(sums[1], sums[2]) / sums[0]
+    slope = SCALE * math.hypot(math.hypot(1, k) / length, k)
+    return Threshold(sensitivity=sensitivity, score=mean - z * deviation, noise_std=float(std / sums[0] * slope))
 
 
-def _of(sums: Rows64) -> tuple[float, float]:
-    """Returns mean and variance of a score, in nats, from sums of 1, u and u^2."""
-    mean = SCALE * sums[1] / sums[0]
-    return float(mean), float(SCALE**2 * sums[2] / sums[0] - mean**2)
+def _of(sums: Rows64, side: int) -> tuple[float, float]:
+    """Returns mean and variance of a normal score, in nats, from sums of 1, sine and cosine.
+
+    An angle says the mean up to whole turns: it is taken from a quarter turn against `side` to three quarters along it,
+    -9 to 28 for a class (`side` = 1) and -28 to 9 for the others (-1). The variance is at most 0 where noise hides it.
+    """
+    angle = side * math.atan2(sums[1], sums[2])
+    length = math.hypot(sums[1], sums[2]) / sums[0]
+    turned = angle + 2 * math.pi * (angle < -math.pi / 2)
+    return side * SCALE * turned, -2 * SCALE**2 * math.log(max(length, _LEAST))

@@ -172,7 +172,11 @@ def lines_of(audit: Audit) -> list[str]:
     lines += [*(f"record: {line}" for line in audit.holds), *(f"not checked: {line}" for line in audit.unchecked)]
     if isinstance(audit.procedure, Procedure):
         one = audit.procedure
-        clips = "" if one.clips is None else f"; the sum moves by {one.clips:.3f} clipping norms"
+        clips = (
+            "; how far the sum moves was not measured: that takes a public number of patients, a fixed clip and fedsgd"
+            if one.clips is None
+            else f"; the sum moves by {one.clips:.3f} clipping norms"
+        )
         lines.append(
             f"one patient less ({one.through}): {one.moved} of {one.others} others moved, "
             f"{one.changed} changed{clips}"

@@ -8,6 +8,7 @@ answer. The score of audit coordinate j is the sum of what was released of it ov
 |---|---|---|
 | canaries | one run, each virtual patient in with a fair coin | one run (any mechanism); f-DP |
 | two worlds | many runs of one round, with and without one virtual patient who takes part | Clopper-Pearson; GDP |
+| count, two worlds | the same, and the count of patients before round 1 | Clopper-Pearson; GDP |
 
 With sampling, the two worlds are of the patient who was drawn: the plan with sampling probability 1.
 """
@@ -42,9 +43,11 @@ from wardround.simulation.availability import allowed_missing, availability_of
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Materials
 from wardround.types import HospitalName, Vector
-from wardround.work import GradientSum, LocalUpdate
+from wardround.work import CountClasses, CountPatients, GradientSum, LocalUpdate
 
 Progress = Callable[[int, int], None]
+
+_ATTACKED = GradientSum | CountPatients | CountClasses
 
 _DELTAS = (0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
 """Deltas at which the least Gaussian mechanism above the claim is sought, beside the plan's own.
@@ -111,6 +114,8 @@ def why_not(study: Study, plan: Plan) -> str:
         return "correlated noise is audited in sums of all hospitals"
     if study.federation.strategy not in ("fedsgd", "fedavg", "fedprox"):
         return f'strategy = "{study.federation.strategy}" has no virtual patients'
+    if study.centre_rounds:
+        return "virtual patients have gradients and no rows to take a mean of (centre_rounds)"
     if isinstance(part, NotPrivate) and study.federation.strategy != "fedsgd":
         return "local steps without noise release no sums"
     return ""
@@ -155,8 +160,10 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     return Attack("virtual patients in one run", claim, () if stopped else bounds, charged, stopped)
 
 
-def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress) -> Attack:
+def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, *, count: bool = False) -> Attack:
     """Returns the bounds from `runs` independent runs of one round with, and as many without, one virtual patient.
+
+    With `count` the runs end at the released count of patients before round 1, of a plan that counts them.
 
     Raises:
         StudyError: the mechanism cannot be audited (code `audit-plan`).
@@ -176,12 +183,14 @@ def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress) 
         for run in range(runs):
             label = f"audit/{'with' if is_in else 'without'}/{run}"
             with LedgerFile(Path(":memory:")) as ledgers:
-                [seen] = _releases(study, plan, materials, 1, label, ledgers)
+                [seen] = _releases(study, plan, materials, 0 if count else 1, label, ledgers)
             scores[is_in].append(float(seen.of(np.zeros(1, dtype=np.int64), names)[0]))
             progress(run + 1 + runs * is_in, 2 * runs)
     without, within = (np.array(scores[world]) for world in (False, True))
     delta, half = plan.delta, alpha / 2
     bounds = (two_worlds(without, within, delta, half), two_worlds_gdp(without, within, delta, half))
+    if count:
+        return Attack("the count of patients, two worlds", claim_of(plan, 0, "the count before round 1"), bounds)
     claim = claim_of(plan, releases_after(study, 1), "round 1, the patient drawn")
     return Attack("one patient, two worlds", claim, bounds)
 
@@ -204,7 +213,10 @@ def hospital_names(study: Study, plan: Plan) -> tuple[HospitalName, ...]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The releases of one round as the attacker sees them: the sum, or each hospital's answer, as gradients."""
+    """The releases of one round as the attacker sees them: the sum, or each hospital's answer, as gradients.
+
+    Of the counts before round 1 coordinate 0 counts the virtual patients.
+    """
 
     total: Vector | None
     answers: Mapping[HospitalName, Vector]
@@ -236,14 +248,14 @@ class _Tap:
         replies, failures = self.channel.ask(requests, deadline_s)
         for name, reply in replies.items():
             work = requests[name].work
-            if isinstance(reply, Answer) and isinstance(work, GradientSum | LocalUpdate):
+            if isinstance(reply, Answer) and isinstance(work, _ATTACKED | LocalUpdate):
                 self.answers[name] = -reply.update if isinstance(work, LocalUpdate) else reply.update
         return replies, failures
 
     def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
         """See `Aggregator`."""
         total = self.inner.collect(channel, requests, deadline_s)
-        if total.update is not None and isinstance(next(iter(requests.values())).work, GradientSum):
+        if total.update is not None and isinstance(next(iter(requests.values())).work, _ATTACKED):
             self.totals.append(total.update)
         return total
 
@@ -251,7 +263,10 @@ class _Tap:
 def _releases(
     study: Study, plan: Plan, materials: Materials, rounds: int, label: str, ledgers: LedgerFile
 ) -> Iterator[_Seen]:
-    """Returns what the attacker sees of each round of a federation of virtual patients; reading it asks."""
+    """Returns what the attacker sees of each round of a federation of virtual patients; reading it asks.
+
+    Of no round at all it is what counts the patients before round 1.
+    """
     alone = isinstance(plan.noiser, ByEachHospital) and not isinstance(plan.training, NotPrivate)
     accounts = {
         name: ledgers.begin(
@@ -269,8 +284,9 @@ def _releases(
 
 def _asked(strategy: Strategy, tap: _Tap, weights: Vector, rounds: int, *, alone: bool) -> Iterator[_Seen]:
     state = strategy.init(weights, tap)
-    for round in range(1, rounds + 1):
-        state = strategy.update(state, tap, round)
+    for round in range(min(rounds, 1), rounds + 1):
+        if round:
+            state = strategy.update(state, tap, round)
         yield _Seen(None, dict(tap.answers)) if alone else _Seen(tap.totals[-1], {})
 
 

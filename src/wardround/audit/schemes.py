@@ -112,7 +112,7 @@ def audit_scheme(
 
     Args:
         release: called as `release(dataset, seed)`, with another seed in every run. It returns all that an attacker
-            sees, as numbers of one shape.
+            sees, as numbers of one shape. The first axis of two or more is taken for rounds.
         neighbours: pairs of data sets, of the kind that the scheme takes, that differ in one patient. Each pair is
             tried in turn, at alpha / pairs, until one contradicts the claim.
         claim: what is promised for these neighbours.
@@ -139,15 +139,19 @@ def audit_scheme(
         seeds = _seeds([seed, pair], 2 * runs).reshape(runs, 2)
         rows = [
             [
-                np.asarray(release(world, int(one)), dtype=np.float64).ravel()
+                np.asarray(release(world, int(one)), dtype=np.float64)
                 for world, one in zip(worlds, both, strict=True)
             ]
             for both in seeds
         ]
-        if len({row.size for both in rows for row in both}) > 1 or not rows[0][0].size:
-            raise _unfit("releases of several lengths, or of none")
+        if len({row.shape for both in rows for row in both}) > 1 or not rows[0][0].size:
+            raise _unfit("releases of several shapes, or of none")
         released = np.clip(np.nan_to_num(np.array(rows), nan=_MOST), -_MOST, _MOST)
-        found.append(_attacked(released[:, 0], released[:, 1], claim, pair, alpha / len(neighbours), 1 - alpha))
+        rounds = released.shape[2] if released.ndim > 3 else 1
+        released = released.reshape(runs, 2, -1)
+        found.append(
+            _attacked(released[:, 0], released[:, 1], rounds, claim, pair, alpha / len(neighbours), 1 - alpha)
+        )
         if found[-1].caught:
             break
     return max(found, key=lambda one: (one.caught, one.epsilon - one.claimed))
@@ -170,7 +174,7 @@ def _unfit(got: str) -> PrivacyError:
 
 
 def _attacked(
-    without: Float64, within: Float64, claim: Claim, pair: int, alpha: float, confidence: float
+    without: Float64, within: Float64, rounds: int, claim: Claim, pair: int, alpha: float, confidence: float
 ) -> Found:
     # The runs of each part lie among those of the others, and the worlds took turns: what follows time follows neither.
     fit, choose, count = (
@@ -181,7 +185,7 @@ def _attacked(
     # A larger margin between the least error that is promised and the limit of the error that is seen is better.
     best, threshold, sign = -math.inf, 0.0, 1.0
     chosen: tuple[str, Score] = "nothing", lambda rows: rows[:, 0]
-    for name, of in statistics_of(*fit):
+    for name, of in statistics_of(fit[0], fit[1], rounds):
         scores = [of(rows) for rows in choose]
         for turned in (1.0, -1.0):
             places = _thresholds(turned * scores[0], turned * scores[1])

@@ -9,7 +9,8 @@
 | exact values | releases that recur to the last bit: zeros of an empty sample, noise that is fixed, a small seed |
 | residues | digits of the data below those of the noise, on grids of powers of 2 and 10 |
 | boosted trees | several of these together |
-| one number; largest, smallest, norm, spread, least gaps | a shift in an unknown place, or in one round of several |
+| one number; largest, smallest, norm, spread, least gaps | a shift in an unknown place |
+| one round of several | a whole shift in one round, which may be any of them: shuffled batches |
 
 Each is tried in both directions and by its distance from the middle.
 """
@@ -32,6 +33,8 @@ _FILLED = 5
 """Runs of a world for each number of a release, from which on all products of two numbers are fitted."""
 _LEAST_SPREAD = 1e-12
 """Least spread of a direction, of the largest one: rounding errors of noise that cancels are below it."""
+_FAR = 1e6
+"""Spreads beyond which a number says no more."""
 _BINS = 24
 _FOR_TREES = 500
 """Runs of a world below which trees have nothing to learn from."""
@@ -39,9 +42,12 @@ _GRIDS = (*(2.0**k for k in range(0, 41, 4)), *(10.0**k for k in range(1, 9)))
 """Points of a grid on the unit, for residues."""
 
 
-def statistics_of(without: Float64, within: Float64) -> Iterator[tuple[str, Score]]:
-    """Yields names and statistics fitted on releases of two worlds, (run, number) each."""
-    for name, of in _fitted(without, within):
+def statistics_of(without: Float64, within: Float64, rounds: int = 1) -> Iterator[tuple[str, Score]]:
+    """Yields names and statistics fitted on releases of two worlds, (run, number) each.
+
+    The numbers of a release are those of its rounds, one round after the other.
+    """
+    for name, of in _fitted(without, within, rounds):
         yield name, of
         middle = float(np.median(np.concatenate([of(without), of(within)])))
         yield f"{name}, from the middle", _from(of, middle)
@@ -55,7 +61,7 @@ def _number(k: int) -> Score:
     return lambda rows: rows[:, k]
 
 
-def _fitted(without: Float64, within: Float64) -> Iterator[tuple[str, Score]]:
+def _fitted(without: Float64, within: Float64, rounds: int) -> Iterator[tuple[str, Score]]:
     width = without.shape[1]
     for k in range(min(width, _ALONE)):
         yield f"number {k + 1}", _number(k)
@@ -64,6 +70,8 @@ def _fitted(without: Float64, within: Float64) -> Iterator[tuple[str, Score]]:
         yield "linear discriminant", _linear(without, within)
         of_squares = _linear(_with_squares(without), _with_squares(within))
         yield "linear discriminant of squares", lambda rows: of_squares(_with_squares(rows))
+    if rounds > 1:
+        yield "one round of several", _one_round(without, within, rounds)
     yield "quadratic discriminant, each number", _separate(without, within)
     yield "distances from two medians", _distances(without, within)
     for world, rows in (("first", without), ("second", within)):
@@ -116,6 +124,24 @@ def _linear(without: Float64, within: Float64) -> Score:
     size = float(np.abs(weights).max(initial=0.0))
     weights = weights / size if size > 0 else weights
     return lambda rows: np.asarray(rows @ weights)
+
+
+def _one_round(without: Float64, within: Float64, rounds: int) -> Score:
+    """Returns the logarithm of the ratio of two densities: normal noise, with the whole shift in one round or in none.
+
+    Every round is as likely as another. The shift is the sum of the differences of the rounds' means.
+    """
+    middle = without.mean(axis=0)
+    spreads = _spreads((without - middle).reshape(len(without) * rounds, -1))
+    shift = np.clip((within.mean(axis=0) - middle).reshape(rounds, -1).sum(axis=0) / spreads, -_FAR, _FAR)
+
+    def of(rows: Float64) -> Float64:
+        each = np.clip((rows - middle).reshape(len(rows), rounds, -1) / spreads, -_FAR, _FAR)
+        along = each @ shift - shift @ shift / 2
+        largest = along.max(axis=1)
+        return np.asarray(largest + np.log(np.exp(along - largest[:, None]).mean(axis=1)))
+
+    return of
 
 
 def _spreads(rows: Float64) -> Float64:

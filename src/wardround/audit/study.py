@@ -74,13 +74,17 @@ def audit_study(
     statement = statement_of(plan, simulated=True, seeded=seed is not None)
     reason, attacks = why_not(study, plan), list[Attack]()
     model_attacks = 0 if not deeper.shadows else 2 if run is None else 1
-    alpha = (1 - CONFIDENCE) / (2 * (not reason) + deeper.procedure + model_attacks or 1)
+    on_mechanism = 0 if reason else 2 + (plan.count is not None)
+    alpha = (1 - CONFIDENCE) / (on_mechanism + deeper.procedure + model_attacks or 1)
     if not reason:
         observer.stage("virtual patients in one run")
         coins = Randomness(seed, f"{study.stream_name}/audit").stream("coins")
         attacks.append(audit_canaries(study, canaries, coins, alpha, observer.progress))
-        observer.stage("one patient, two worlds")
-        attacks.append(audit_two_worlds(study, runs, alpha, observer.progress))
+        for count in (False, True)[: on_mechanism - 1]:
+            if attacks[0].stopped:
+                break  # a contradiction already, and the hospitals would end these runs as well
+            observer.stage("the count of patients, two worlds" if count else "one patient, two worlds")
+            attacks.append(audit_two_worlds(study, runs, alpha, observer.progress, count=count))
     recounts = list[Recount]()
     leak: Leak | str | None = None
     procedure: Procedure | str | None = None

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from textwrap import wrap
 
 from wardround.boundary.machine import machine_faults
 
@@ -59,6 +60,12 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     ('1 picture', '1,234 pictures', '2 classes are')
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def sentence_lines(text: str) -> list[str]:
+    """Returns a list with a dash before each sentence of a text, in lines of at most 100 characters."""
+    sentences = re.split(r"(?<=\.) (?=[A-Z])", text)
+    return [line for one in sentences for line in wrap(one, 100, initial_indent="- ", subsequent_indent="  ")]
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -19,6 +19,7 @@ from wardround.cli.printing import StudyPath, interruptible
 
 if TYPE_CHECKING:
     from wardround.config.site import PolicyFile, Site
+    from wardround.hospital.desk import Desk
 
 agent_app = typer.Typer(
     help="A hospital's own program: answers for the studies that a person accepted.", invoke_without_command=True
@@ -56,7 +57,7 @@ def agent(
         stack.enter_context(_logging(home / "agent.log"))
         desk = stack.enter_context(Desk(home))
         if study is not None or len(chosen) == 1:
-            desk.open(chosen[0])
+            _open(desk, chosen[0])
         server = Server(home / "agent.sock", desk.answer, most_bytes=MOST_BYTES, group=group)
         for number in (signal.SIGTERM, signal.SIGINT):
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: server.stop()))
@@ -64,6 +65,20 @@ def agent(
         say(f"{site.hospital.name}: {accepted} at {server.path}")
         sys.stdout.flush()
         server.serve()
+
+
+def _open(desk: "Desk", digest: str) -> None:
+    """Opens a study before it is asked for; one that the hospital refuses now is answered with its code until then.
+
+    An agent that ended here would leave the coordinator with `gone`, which names no reason.
+    """
+    from wardround.errors import PrivacyError
+
+    try:
+        desk.open(digest)
+    except PrivacyError as error:
+        logging.getLogger("wardround.hospital").warning("refuses study %s", digest[:12], exc_info=error)
+        say(f"study {digest[:12]} is refused as long as this stands: {error}", error=True)
 
 
 @agent_app.command("review")

@@ -7,7 +7,7 @@ import typer
 
 from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import console, interruptible
+from wardround.cli.printing import DataPath, console, interruptible, overrides_of
 from wardround.cli.verify import PinsPath, trusted
 from wardround.errors import StudyError
 
@@ -20,8 +20,11 @@ def audit(
         Path | None, typer.Argument(metavar="STUDY|RUN", help="A study file, or the folder of a finished run.")
     ] = None,
     runs: Annotated[
-        int, typer.Option("--runs", min=30, help="Runs of one round with, and as many without, one patient.")
-    ] = 500,
+        int | None,
+        typer.Option(
+            "--runs", min=30, help="Runs with, and as many without, one patient; default: 500, 16,000 of --broken."
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", min=0, help="Fix coins and noise beforehand; default: the operating system's."),
@@ -39,6 +42,7 @@ def audit(
         Path | None,
         typer.Option("--keep", metavar="DIR", help="Keep scores of --procedure there, and go on from them."),
     ] = None,
+    data: DataPath = None,
     pins: PinsPath = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="Write a page as well.")] = None,
     as_json: AsJson = False,
@@ -51,19 +55,32 @@ def audit(
             code="study-audit-what",
         )
     if path is None:
-        _broken(0 if seed is None else seed, out, as_json)
+        if model or procedure or keep is not None or data is not None:
+            raise StudyError(
+                "`--model`, `--procedure`, `--keep` and `--data` must be given with a path, got --broken. Leave them "
+                "out.",
+                code="study-audit-what",
+            )
+        _broken(0 if seed is None else seed, runs, out, as_json)
         return
     from wardround.audit.findings import lines_of
-    from wardround.audit.study import Deeper, audit_run, audit_study
+    from wardround.audit.study import RUNS, Deeper, audit_run, audit_study
     from wardround.cli.terminal import Terminal
     from wardround.config import read_study
 
-    deeper = Deeper(shadows if model else 0, procedure, keep)
+    if path.is_dir() and data is not None:
+        raise StudyError(
+            f"`--data` must be given with a study file, got the run {path}, which knows its own data. Leave it out.",
+            code="study-audit-what",
+        )
+    deeper, runs = Deeper(shadows if model else 0, procedure, keep), runs or RUNS
     with interruptible("Give the same command again."), Terminal(console()) as terminal:
         if path.is_dir():
             found = audit_run(path, trusted(None, pins), terminal, runs=runs, seed=seed, deeper=deeper)
         else:
-            found = audit_study(read_study(path), terminal, runs=runs, seed=seed, deeper=deeper)
+            found = audit_study(
+                read_study(path, overrides_of(data)), terminal, runs=runs, seed=seed, deeper=deeper
+            )
     if out is not None:
         from wardround.audit.page import page_of
 
@@ -73,10 +90,11 @@ def audit(
         raise typer.Exit(CONTRADICTED)
 
 
-def _broken(seed: int, out: Path | None, as_json: bool) -> None:
+def _broken(seed: int, runs: int | None, out: Path | None, as_json: bool) -> None:
     from wardround.audit.broken import try_all
+    from wardround.audit.schemes import RUNS
 
-    tried = try_all(seed)
+    tried = try_all(seed, runs or RUNS)
     if out is not None:
         from wardround.audit.page import page_of_broken
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from wardround.boundary.machine import machine_error
-from wardround.boundary.text import counted, say, tell
+from wardround.boundary.text import counted, say, sentence_lines, tell
 from wardround.cli.agent import agent_app
 from wardround.cli.cache import cache_app
 from wardround.cli.consortium import consortium_app
@@ -35,7 +35,6 @@ from wardround.cli.printing import (
     overrides_of,
     print_run,
     printed,
-    sentence_lines,
 )
 from wardround.cli.serve import serve
 from wardround.cli.status import status

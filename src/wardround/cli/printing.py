@@ -1,13 +1,11 @@
 """The arguments that several commands begin with, and the words that several end with."""
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -121,12 +119,6 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
     page = record.path / "report.html"
     lines.append(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
     tell(as_json, summary, *lines)
-
-
-def sentence_lines(text: str) -> list[str]:
-    """Returns a list with a dash before each sentence of a text, in lines of at most 100 characters."""
-    sentences = re.split(r"(?<=\.) (?=[A-Z])", text)
-    return [line for one in sentences for line in wrap(one, 100, initial_indent="- ", subsequent_indent="  ")]
 
 
 def number(value: object) -> str:

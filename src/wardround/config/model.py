@@ -193,6 +193,11 @@ class PerformanceSection(Section):
     threads: int | None = Field(
         None, ge=1, description="Threads of a matrix product; default: one, or all cores where they are faster."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Device of training steps and of evaluation; auto: a GPU where torch sees one. A seed, masked sums "
+        "and a linear head keep to the processor.",
+    )
     memory_gb: float = Field(1.0, gt=0, description="Memory for per-patient gradients at one time.")
     cache: Path | None = Field(None, description="Where decoded pictures are kept (they are private).")
     keep: Literal["last", "every-round"] = Field(

@@ -58,8 +58,9 @@ class Coordinator:
     def greet(self, *, resumes: bool = False) -> Hello:
         """Asks every hospital what it is, and returns what all of them have in common.
 
-        The number of threads is compared where the study gives it, or has a seed: it may round differently. Where a run
-        goes on, as many hospitals as the study foresees may be gone.
+        The number of threads is compared where the study gives it, or has a seed: it may round differently. Devices are
+        not compared: with a seed all hospitals compute on the processor, and without one no bit has to agree. Where a
+        run goes on, as many hospitals as the study foresees may be gone.
 
         Raises:
             FederationError: a hospital does not answer, or differs from another one in its study, version, classes,

@@ -93,7 +93,9 @@ def open_coordinator(
     aggregator: Aggregator = open_aggregator(study, plan, _NO_NOISE)
     if plan.masked is not None:
         aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys), notes)
-    strategy = strategy_of(study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser))
+    strategy = strategy_of(
+        study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser), classes=len(hello.classes)
+    )
     coordinator = Coordinator(study, plan, channel, strategy, masked, keys)
     return Opened(coordinator, weights, network, target, hello)
 

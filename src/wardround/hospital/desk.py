@@ -48,7 +48,7 @@ from wardround.hospital.allowed import quiet_for
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.replies import OTHER_COORDINATOR
 from wardround.hospital.opening import check_still_allowed, cohort_of, open_hospital, read_identity
-from wardround.hospital.pictures import Progress
+from wardround.hospital.pictures import Progress, kept_on_processor
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.types import HospitalName
 from wardround.work import Answered, Confirm, Finish, Receive, Upload
@@ -130,10 +130,13 @@ class Desk:
         else:
             accept_by_rule(self.folder, site, policy, digest)
             study = read_accepted(self.folder, digest)
-            threads = study.performance.threads or policy.policy.threads or self._threads
-            torch.set_num_threads(threads)
+            asked = study.performance.threads or policy.policy.threads
+            torch.set_num_threads(asked or self._threads)
             opened = open_hospital(self.folder, site, policy, study, progress=self._progress)
-            self._open[digest] = _Open(self._stack.enter_context(opened), site, cohort, threads)
+            hospital = self._stack.enter_context(opened)
+            keeps = kept_on_processor(study, hospital.agent.workbench.network) is not None
+            threads = asked or (1 if keeps else self._threads)
+            self._open[digest] = _Open(hospital, site, cohort, threads)
         return self._open[digest].hospital
 
     def answer(self, message: Raw) -> bytes:

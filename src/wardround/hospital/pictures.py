@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, assert_never
 
+import torch
 from torch import Tensor
 
 from wardround.agreed.network import augmentation_of, build_network, loss_of
@@ -24,8 +25,10 @@ from wardround.images.load import Volumes, list_entries, load_images, open_layou
 from wardround.images.naming import with_persons
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
+from wardround.training.device import device_for
 from wardround.training.encodings import encodings, is_kept
 from wardround.training.workbench import Lattice, Workbench
 
@@ -111,7 +114,30 @@ def workbench_of(
         augmentation=augmentation_of(study, None if images.sliced else images.spacing),
         inputs=inputs,
         lattice=None if lattice is None else Lattice(stride, lattice),
+        device=device_of(study, network),
     )
+
+
+def device_of(study: Study, network: Network | None = None) -> torch.device:
+    """Returns the device of this machine that the study's network is trained on (`wardround.training.device`).
+
+    Raises:
+        StudyError: the study asks for one that is not there, or that its work does not take; code `study-device`.
+    """
+    return device_for(study.performance.device, kept_on_processor(study, network))
+
+
+def kept_on_processor(study: Study, network: Network | None) -> str | None:
+    """Returns what of a study keeps to the processor, and to one thread unless told otherwise; None if nothing does.
+
+    A seed and masked sums promise bits; a linear head is products of microseconds. None for a network that is not built
+    yet.
+    """
+    if study.study.seed is not None:
+        return "a seed"
+    if getattr(study.privacy, "sum", None) == "masked":
+        return "masked sums"
+    return "a linear head" if network is not None and linear_layer(network) is not None else None
 
 
 def encode_pictures(study: Study, images: ImageSet, progress: Progress) -> None:

@@ -11,7 +11,7 @@ from wardround import __version__
 from wardround.accounting.insiders import InsiderRow
 from wardround.accounting.statement import Statement
 from wardround.agreed.plans import epsilon_limit_of, plan_of
-from wardround.boundary.text import counted
+from wardround.boundary.text import counted, sentence_lines
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import BudgetExhausted, PrivacyError
@@ -65,7 +65,7 @@ class Review:
         """Yields the review in words."""
         name, digest = self.study
         yield f"study {name}, digest {digest}"
-        yield self.statement.sentence()
+        yield from sentence_lines(self.statement.sentence())
         for row in self.insiders:
             yield f"  against {row.adversary}: epsilon = {row.epsilon:.3f} at delta = {self.statement.delta:g}"
         at = f"at delta = {self.delta:g}"
@@ -75,10 +75,8 @@ class Review:
         if self.evaluation is None:
             yield f"{counted(self.tested, 'test patient')}: no figure of them leaves this hospital"
         else:
-            yield (
-                f"{counted(self.tested, 'test patient')}, whose own accounts are charged: "
-                f"{self.evaluation.sentence()}"
-            )
+            yield f"{counted(self.tested, 'test patient')}, whose own accounts are charged:"
+            yield from sentence_lines(self.evaluation.sentence())
         if self.has_begun:
             yield "this study has begun here: the figures above count it twice"
         for refusal in self.refusals:

@@ -23,7 +23,7 @@ from wardround.per_patient.engine import Anatomy, take
 from wardround.per_patient.guards.draws import Draws, Unkeyed, drawing, made_up_keys
 from wardround.per_patient.guards.kinds import check_layers
 from wardround.per_patient.guards.state import unchanged, without_foreign_draws
-from wardround.per_patient.layers.base import same, squared
+from wardround.per_patient.layers.base import in_full_precision, same, squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
@@ -130,8 +130,7 @@ def anatomy_of(
     known = _KNOWN.setdefault(model, {})
     if switches not in known:
         # Without autocast, whose rounding would hide what is compared.
-        quiet = torch.autocast(inputs.device.type, enabled=False)
-        with quiet, unchanged(model, values=True), without_foreign_draws():
+        with in_full_precision(inputs.device), unchanged(model, values=True), without_foreign_draws():
             found = _study(_Subject(model, layout, loss, inputs, labels), independence)
         known[switches] = found  # not inside: a network that is refused is studied again
     return known[switches]

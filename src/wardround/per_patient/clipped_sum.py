@@ -9,7 +9,8 @@ that the engine has no rule for are computed by `torch.func`, exact and slower; 
 Sensitivity in finite precision: norms and sums of a float32 network carry float32 rounding. Where a gradient is formed,
 the clipped vector is the vector that is added, and only the last product rounds. Where a ghost norm is taken,
 cancellation is measured and kept so small that norm and sum agree to a few parts in 2^13. The clip aims 2^-12 of itself
-below the clipping norm, more than either (`margins`).
+below the clipping norm, more than either (`margins`). The device makes no difference to that: float32 products keep
+their factors in float32 while a sum is formed (`process.in_single_precision`), and norms are added up in float64.
 
 Under autocast activations and their gradients may be bfloat16. Per-patient gradients, norms and sums are computed from
 them in float32. Coarse activations change the value of a patient's gradient; they mix no patients, and the bound is
@@ -32,7 +33,7 @@ from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM
 from wardround.per_patient.microbatches import Microbatch, microbatches
-from wardround.per_patient.process import one_at_a_time
+from wardround.per_patient.process import in_single_precision, one_at_a_time
 from wardround.per_patient.sums import Factors, add, norms_of
 
 
@@ -123,7 +124,7 @@ def clipped_sum(
     )[0]  # fmt: skip
 
 
-@one_at_a_time()
+@in_single_precision()
 def clipped_sums_by_group(
     model: nn.Module,
     loss: Loss,

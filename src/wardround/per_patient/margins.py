@@ -17,6 +17,10 @@ SINGLE_PRECISION = 1.0 - 2.0**-12
 Three roundings have to fit: the norm (`layers.base.squared` leaves float32 only inside blocks of 1,024 entries, below
 2^-14), the product with the clip factor, and the sum. A ghost norm, taken without forming the gradient, and the sum
 formed afterwards are two computations; `MOST_CANCELLED` keeps them within a few parts in 2^13 of each other.
+
+These bounds hold for additions in any order, so for every device whose float32 products round as IEEE 754 has it, and
+for a GPU's atomic additions, whose order is another in each run. TF32 and bfloat16 products do not round so:
+`process.in_single_precision` forbids them.
 """
 
 DOUBLE_PRECISION = 1.0 - 1e-9

@@ -1,8 +1,9 @@
-"""Torch state that a whole process shares: random generators and the number of threads. One caller at a time."""
+"""Torch state that a whole process shares: generators, threads, precision of products. One caller at a time."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -16,6 +17,40 @@ def one_at_a_time() -> Iterator[None]:
     """Lets one thread in at a time."""
     with _ONE_AT_A_TIME:
         yield
+
+
+def _switches() -> list[tuple[Any, str, str | bool]]:
+    """Returns where torch lets float32 products round their factors: (backend, attribute, value that forbids it)."""
+    backends: Any = torch.backends
+    cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
+    if not hasattr(cuda.matmul, "fp32_precision"):  # torch before 2.9
+        return [(cuda.matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+    accelerator = [cuda.matmul, cudnn.conv] if cuda.is_built() else []
+    return [(backend, "fp32_precision", "ieee") for backend in (mkldnn.matmul, mkldnn.conv, *accelerator)]
+
+
+_SWITCHES = _switches()
+_COARSE = ("tf32", "bf16", True)
+
+
+@contextmanager
+def in_single_precision() -> Iterator[None]:
+    """Keeps the factors of float32 products in float32; one caller at a time.
+
+    TF32, which convolutions take on a GPU unless they are told not to, rounds factors to 11 bits, and a processor may
+    round them to the 8 bits of bfloat16. A ghost norm and its sum are two products: so coarse, they differ by more than
+    the margin of a clip (`margins`). Autocast is another matter: what it rounds is rounded before both products.
+    """
+    with _ONE_AT_A_TIME:
+        coarse = [(backend, name, getattr(backend, name), exact) for backend, name, exact in _SWITCHES]
+        coarse = [switch for switch in coarse if switch[2] in _COARSE]
+        for backend, name, _, exact in coarse:
+            setattr(backend, name, exact)
+        try:
+            yield
+        finally:
+            for backend, name, before, _ in coarse:
+                setattr(backend, name, before)
 
 
 @contextmanager

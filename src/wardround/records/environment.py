@@ -17,6 +17,11 @@ def threads_of(environment: Mapping[str, object]) -> int:
     return threads if isinstance(threads, int) and threads > 0 else 1
 
 
+def device_in(environment: Mapping[str, object]) -> str:
+    """Returns the device that a run began on, by its record; the processor where it does not say."""
+    return "cuda" if environment.get("device") == "cuda" else "cpu"
+
+
 def describe_environment(threads: int) -> dict[str, object]:
     """Returns versions and machine, as JSON; no host name, no user, no path."""
     return {

@@ -21,7 +21,7 @@ from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.choice import choice_for
 from wardround.hospital.masked import steps_of
-from wardround.hospital.pictures import list_pictures
+from wardround.hospital.pictures import device_of, list_pictures
 from wardround.images.entries import Target
 from wardround.images.listing import Listing
 from wardround.models.backbones.names import OwnEncoder
@@ -233,6 +233,7 @@ def made_up_bench(
         augmentation=augmentation_of(study, None),
         inputs=_inputs(network, torch.from_numpy(drawn)) if network.encode_once else None,
         lattice=Lattice(stride, strided(network.encode(torch.from_numpy(drawn)), stride)) if stride > 1 else None,
+        device=device_of(study, network),
     )  # fmt: skip
     rows = np.arange(pictures)
     names = names_of(map(str, rows))

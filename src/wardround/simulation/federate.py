@@ -93,7 +93,7 @@ def federate(
     if availability is not None:
         channel = UnreliableChannel(channel, availability)
     missing = allowed_missing(study, plan)
-    chosen = strategy_of(study, plan, aggregator, allowed_missing=missing)
+    chosen = strategy_of(study, plan, aggregator, allowed_missing=missing, classes=len(classes))
     return Federation(Coordinator(study, plan, channel, chosen, masked), answering)
 
 

@@ -24,11 +24,12 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.errors import BudgetExhausted, RecordError, StudyError
-from wardround.models.linear import linear_layer
+from wardround.hospital.pictures import device_of, kept_on_processor
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.releases import share_of_patients
 from wardround.published import published
-from wardround.records.environment import describe_environment, threads_of
+from wardround.records.environment import describe_environment, device_in, threads_of
 from wardround.records.folder import RunFolder, RunRecord
 from wardround.records.reading import read_json
 from wardround.records.signed import check_signed, verified
@@ -39,7 +40,7 @@ from wardround.simulation.availability import check_availability
 from wardround.simulation.called import OWN_PAGE, show_mistakes
 from wardround.simulation.estimate import made_up_bench
 from wardround.simulation.evaluation import evaluate_models, summary_of
-from wardround.simulation.federate import federate
+from wardround.simulation.federate import answers_as_one, federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.own_key import check_contains, own_key, own_pin
@@ -48,7 +49,9 @@ from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
 from wardround.training.threads import faster, using_threads
 
-_PICTURES = 16  # of the step whose time decides on the threads
+_MOST_PICTURES = 64
+"""Largest step whose time decides on the threads: still larger kernels gain no less from all cores, and take longer."""
+
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
 
@@ -76,11 +79,12 @@ def run_study(
     plan = plan_of(study)
     check_references(study, plan)
     _check_cap(study, plan)
+    device_of(study)
     with using_threads(study.performance.threads):
         materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
-    threads = _threads_for(study, materials)
+    threads = _threads_for(study, plan, materials)
     key = own_key()
     with (
         using_threads(threads),
@@ -88,7 +92,9 @@ def run_study(
     ):
         folder.write_json(
             "environment.json",
-            describe_environment(threads) | _identity(study, materials),
+            describe_environment(threads)
+            | {"device": materials.workbench.device.type}
+            | _identity(study, materials),
         )
         materials = _admitted(study, materials, accounts, observer)
         folder.write_patients(*patient_table(materials))
@@ -120,9 +126,11 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         if study.digest != signed.study_digest:
             raise _changed("study_digest", path)
         key = own_key()
+        study = _repeated(study, device_in(environment))
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
-        materials = gather(study, observer)
+        with using_threads(study.performance.threads):
+            materials = gather(study, observer)
         plan = replace(plan, persons=materials.images.persons)
         for what, now in _identity(study, materials).items():
             if environment.get(what) != now:
@@ -145,6 +153,12 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         folder.close()
 
 
+def _repeated(study: Study, device: str) -> Study:
+    """Returns the study on the device that its run began on: another one gives other bits."""
+    performance = study.performance.model_copy(update={"device": device})
+    return study.model_copy(update={"performance": performance})
+
+
 def _changed(what: str, path: Path) -> RecordError:
     return RecordError(
         f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore it, or start a new "
@@ -163,22 +177,24 @@ def _check_cap(study: Study, plan: Plan) -> None:
         )
 
 
-def _threads_for(study: Study, materials: Materials) -> int:
+def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
     """Returns the threads of a new run, which its record keeps and a resumed run repeats.
 
     Those of `[performance] threads` where it names them. Else one for a seeded run, whose bits must not depend on how
     busy a machine is, for masked sums, which take one in any case, and for a linear head; else one or all, by timed
-    steps on random pictures. No patient is looked at.
+    steps on random pictures, as many as a step of the run is expected to have. No patient is looked at.
     """
     if study.performance.threads is not None:
         return study.performance.threads
     cores, network, images = torch.get_num_threads(), materials.workbench.network, materials.images
-    is_fixed = study.study.seed is not None or linear_layer(network) is not None
-    if cores == 1 or is_fixed or getattr(study.privacy, "sum", None) == "masked":
+    if cores == 1 or kept_on_processor(study, network) is not None:
         return 1
     # On a copy: the guards of the network have seen no batch before its first real one.
     own = replace(network, trained=copy.deepcopy(network.trained))
-    bench, everyone = made_up_bench(study, own, images.target, images.pixels.shape[1:], _PICTURES)
+    pictures = sum(len(patients.rows) for patients in materials.hospitals.values())
+    sums = 1 if answers_as_one(study, plan) else len(materials.hospitals)
+    expected = max(1, min(_MOST_PICTURES, round(share_of_patients(plan.training) * pictures / sums)))
+    bench, everyone = made_up_bench(study, own, images.target, images.pixels.shape[1:], expected)
     return faster(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0), cores)
 
 

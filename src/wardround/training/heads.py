@@ -28,7 +28,7 @@ from wardround.per_patient.batch import Loss
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import Clipping
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM, MOST_CANCELLED
-from wardround.per_patient.process import one_at_a_time
+from wardround.per_patient.process import in_single_precision
 from wardround.randomness import Indices
 from wardround.training.losses import cross_entropy
 from wardround.training.pairs import Batches, Float64, Part
@@ -93,7 +93,7 @@ class HeadSums:
             rows, squares = torch.where(is_fit[:, None], rows, 0.0), torch.where(is_fit, squares, torch.nan)
         return cls(layer, rows, squares)
 
-    @one_at_a_time()
+    @in_single_precision()
     def sums(
         self,
         weights: Vector,
@@ -114,7 +114,7 @@ class HeadSums:
         """
         return [self._sums(weights[None], sample, clipping_norm, clipping, class_weights)[0] for sample in samples]
 
-    @one_at_a_time()
+    @in_single_precision()
     def sums_at(
         self,
         weights: npt.NDArray[np.float32],

@@ -30,7 +30,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def weighted(loss: Loss, class_weights: tuple[float, ...]) -> Loss:
     """Returns the loss with each picture weighted by its class; the weights, (class,), must be public."""
     weights = torch.tensor(class_weights, dtype=torch.float32)
-    return lambda logits, labels: loss(logits, labels) * weights[labels]
+    return lambda logits, labels: loss(logits, labels) * weights.to(labels.device)[labels]
 
 
 def focal(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:

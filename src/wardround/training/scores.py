@@ -1,14 +1,20 @@
 """Moments of class scores: one row a patient, whose noised sum gives thresholds and a calibration.
 
-A score is the logit of a class less the largest logit of the others; u is the score / 20, cut to [-1, 1]. Of two
-classes one score says all (that of the second class); of K > 2 classes there is one score for each. A picture of class
-y gives, for each score, e_[y is the class] (x) (1, u, u^2): six numbers, of squared norm 1 + u^2 + u^4 <= 3. A patient
-gives the mean over their pictures.
+A score is the logit of a class less the largest logit of the others. Of two classes one score says all (that of the
+second class); of K > 2 classes there is one score for each. A picture of class y gives, for each score s,
+e_[y is the class] (x) (1, sin(s / 6), cos(s / 6)): six numbers, of squared norm 2 whatever the score. Scores of
+pictures of other classes are at least -18. A patient gives the mean over their pictures.
+
+The sums are a count and, at one frequency, the characteristic function of the scores, E exp(i s / 6): of normal scores
+with mean m and deviation d it is exp(i m / 6 - d^2 / 72). Powers of the score would have to be cut at
+a largest score, and be released with the noise that this needs.
 
 Released: the sum over patients, with noise (`wardround.federation.strategies.scored`). Sensitivity: with S scores the
-mean's norm is at most sqrt(3 S); rows are divided by that and multiplied by the clipping norm C, so that one patient,
+mean's norm is at most sqrt(2 S); rows are divided by that and multiplied by the clipping norm C, so that one patient,
 added or removed with all pictures, moves the sum by at most C. For K > 2 classes this is the release of K scores at
 sensitivity sqrt(K), whose noise is sqrt(K) times that of one score.
+
+Source: Mardia and Jupp 1999, Directional Statistics (trigonometric moments, the wrapped normal distribution).
 """
 
 import math
@@ -21,18 +27,40 @@ from wardround.errors import ModelError
 from wardround.models.linear import scoring_layer
 from wardround.models.networks.ordinal import ContinuationRatios
 from wardround.per_patient.margins import DOUBLE_PRECISION
+from wardround.training.centring import cut_rows
+from wardround.training.centring import unit_of as row_unit
 from wardround.training.workbench import Sample, Workbench
 from wardround.types import Vector
 
 Rows64 = npt.NDArray[np.float64]
 
-SCALE = 20.0
-"""Largest score that is told apart, in nats."""
+SCALE = 6.0
+"""The score, in nats, that makes an angle of 1."""
+
+_LEAST_OF_OTHERS = -18.0
+"""Other classes may be of two kinds, near and far. A mean angle lies between theirs only within half a turn, 6 pi."""
 
 MOMENTS = 3
-"""1, u and u squared."""
+"""1, sine and cosine."""
+
+_SQUARED_NORM = 2
+"""1 + sin^2 + cos^2, of each score of a picture."""
 
 _AT_ONCE = 256
+
+
+def mean_rows(workbench: Workbench, parameters: int, sample: Sample, clipping_norm: float) -> Rows64:
+    """Returns each patient's mean row (`wardround.training.centring`), (patient, parameter), zeros behind it.
+
+    Its L2 norm is at most `clipping_norm`, and no bit of it depends on another patient.
+    """
+    drawn, counts = sample.patients.pictures_of(sample.chosen), sample.patients.counts[sample.chosen]
+    found = np.zeros((len(sample.chosen), parameters))
+    for start in range(0, len(drawn.rows), _AT_ONCE):
+        own = slice(start, start + _AT_ONCE)
+        cut = cut_rows(workbench.inputs_of(drawn.rows[own]))
+        np.add.at(found[:, : cut.shape[1]], drawn.patient.numpy()[own], cut)
+    return np.asarray(found * (row_unit(clipping_norm) / np.maximum(1, counts))[:, None])
 
 
 def scores_of(logits: Rows64) -> Rows64:
@@ -51,7 +79,7 @@ def score_count(classes: int) -> int:
 
 def unit_of(classes: int, clipping_norm: float) -> float:
     """Returns the entry of a patient's row that stands for one whole patient."""
-    return clipping_norm * DOUBLE_PRECISION / math.sqrt(MOMENTS * score_count(classes))
+    return clipping_norm * DOUBLE_PRECISION / math.sqrt(_SQUARED_NORM * score_count(classes))
 
 
 def moment_rows(workbench: Workbench, weights: Vector, sample: Sample, clipping_norm: float) -> Rows64:
@@ -80,18 +108,24 @@ def moment_rows(workbench: Workbench, weights: Vector, sample: Sample, clipping_
             f"A head must have at least {moments.shape[1]} parameters to release the moments of its scores, got "
             f"{weights.size}; set score_rounds = 0."
         )
-    # In the order of a patient's own pictures; a gradient that is not finite adds nothing, nor does such a score.
-    np.add.at(found[:, : moments.shape[1]], drawn.patient.numpy(), np.nan_to_num(moments))
+    # In the order of a patient's own pictures.
+    np.add.at(found[:, : moments.shape[1]], drawn.patient.numpy(), moments)
     return np.asarray(found * (unit_of(logits.shape[1], clipping_norm) / np.maximum(1, counts))[:, None])
 
 
 def moments_of(logits: Rows64, labels: npt.NDArray[np.int64]) -> Rows64:
-    """Returns e_[label is the class] (x) (1, u, u^2) for each score, (picture, score * 2 * MOMENTS)."""
-    u = np.clip(scores_of(logits) / SCALE, -1.0, 1.0)
-    powers = np.stack([np.ones_like(u), u, u * u], axis=2)
+    """Returns e_[label is the class] (x) (1, sine, cosine) for each score, (picture, score * 2 * MOMENTS).
+
+    A score that is not a number counts as 0. Sine and cosine are taken of one number at a time: vectors of numbers may
+    be rounded in another way than single ones.
+    """
     own = np.array([[1]]) if logits.shape[1] == 2 else np.arange(logits.shape[1])[None]
-    is_own = (labels[:, None] == own)[:, :, None]
-    return np.concatenate([powers * ~is_own, powers * is_own], axis=2).reshape(len(labels), -1)
+    is_own = labels[:, None] == own
+    scores = np.nan_to_num(scores_of(logits))
+    cut = np.where(is_own, scores, np.maximum(scores, _LEAST_OF_OTHERS))
+    waves = [np.vectorize(wave, otypes=[np.float64])(cut / SCALE) for wave in (math.sin, math.cos)]
+    trio = np.stack([np.ones_like(cut), *waves], axis=2)
+    return np.concatenate([trio * ~is_own[:, :, None], trio * is_own[:, :, None]], axis=2).reshape(len(labels), -1)
 
 
 def _logits(workbench: Workbench, rows: npt.NDArray[np.int64], table: Rows64) -> Rows64:

@@ -1,5 +1,6 @@
 """The arithmetic of a round and of an evaluation, on one network in memory that all hospitals use."""
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wardround.models.linear import linear_layer
 from wardround.models.network import Network
@@ -22,10 +23,12 @@ from wardround.per_patient.guards.draws import keys_of
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
-from wardround.per_patient.process import one_thread
+from wardround.per_patient.process import in_single_precision, one_thread
 from wardround.per_patient.slow_path import plain_sum
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.training.centring import centred_inputs
+from wardround.training.device import CPU, mixed_precision
 from wardround.training.encodings import strided
 from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
@@ -79,9 +82,12 @@ class Workbench:
             were noised before they came here.
         lattice: of a network that answers for each pixel by its own features: what training reads in place of the
             whole encoding; evaluation reads all. None trains on all.
+        device: of `gradient_sums`, of a network that the engine takes, and of answers; results come back from it
+            (`wardround.training.device`). It gets a copy of the trained part, and `network` stays where it is.
 
     Attributes:
-        network: the network, with the weights of the last call.
+        network: the network, with the weights of the last call on the processor.
+        device: as given.
         initial_weights: the weights it was built with, (parameter,).
     """
 
@@ -96,17 +102,21 @@ class Workbench:
         augmentation: Augmentation = _NOT_AUGMENTED,
         inputs: Tensor | None = None,
         lattice: Lattice | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.network, self._pixels, self._masks, self._loss = network, pixels, masks, loss
         self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
-        self._loaded: Vector | None = None
+        self.device = device
+        self._there = network.trained if device == CPU else copy.deepcopy(network.trained).to(device)
+        self._loaded: tuple[nn.Module, Vector] | None = None
         # A network that the catalogue did not build is not known to keep patients apart.
         self._independence = Independence.CHECKED if network.parts else Independence.BY_CONSTRUCTION
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+        self._centred: tuple[Vector, Workbench] | None = None
         self._head = HeadSums.of(network, self._inputs, loss) if augmentation.is_identity else None
 
     @cached_property
@@ -128,6 +138,19 @@ class Workbench:
     def trains_head(self) -> bool:
         """True where a linear head on kept inputs is trained, by matrix products."""
         return self._head is not None
+
+    def centred(self, centre: Vector | None) -> "Workbench":
+        """Returns the workbench of a head on rows less a centre (`wardround.training.centring`); itself for None."""
+        if centre is None:
+            return self
+        if self._centred is None or not np.array_equal(self._centred[0], centre):
+            inputs = centred_inputs(self.network, self._inputs, centre)
+            network = copy.deepcopy(self.network)  # evaluations load their weights into this one
+            made = Workbench(
+                network, self._pixels, self._loss, self._memory_bytes, inputs=inputs, device=self.device
+            )
+            self._centred = (centre, made)
+        return self._centred[1]
 
     def gradient_sums(
         self,
@@ -155,8 +178,8 @@ class Workbench:
         if self._head is not None:
             drawn = [(sample.patients, sample.chosen) for sample in samples]
             return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
-        self._load(weights)
-        self.network.trained.train()
+        self._load(self._there, weights)
+        self._there.train()
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
@@ -165,14 +188,15 @@ class Workbench:
                 self._add_plain_sums(loss, batch, group, totals, dropout_seed)
                 continue
             present, local = torch.unique(group, return_inverse=True)
-            sums = clipped_sums_by_group(
-                self.network.trained, loss, batch, local, len(present),
-                clipping_norm=clipping_norm, clipping=rule,
-                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
-                independence=self._independence,
-            )  # fmt: skip
+            with mixed_precision(self.device):
+                sums = clipped_sums_by_group(
+                    self._there, loss, self._moved(batch), local, len(present),
+                    clipping_norm=clipping_norm, clipping=rule,
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
+                    independence=self._independence,
+                )  # fmt: skip
             for hospital, clipped in zip(present.tolist(), sums, strict=True):
-                totals[hospital] = _added(totals[hospital], clipped.vector)
+                totals[hospital] = _added(totals[hospital], clipped.vector.cpu())
                 within[hospital] += clipped.within
         return [
             ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, count)
@@ -213,12 +237,13 @@ class Workbench:
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
 
-        Guarantee: none. Each gradient is one patient's, and no bit of it depends on the other patients of the sample.
+        Guarantee: none. Each gradient is one patient's, and no bit of it depends on the other patients of the sample,
+            for all of it is computed on the processor, whatever the device: kernels of a GPU promise no bits.
             Small networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and
             those whose pictures are varied or give masks from the patient's pictures only
             (`wardround.per_patient.isolated`).
         """
-        self._load(weights)
+        self._load(self.network.trained, weights)
         self.network.trained.train()
         slots = self._independence is Independence.CHECKED and self._masks is None
         if self._slotted is None and slots and self._augmentation.is_identity:
@@ -273,18 +298,24 @@ class Workbench:
         for part in np.array_split(rows, max(1, math.ceil(len(rows) / self._at_once))):
             total: float | Tensor = 0.0
             for model in models:
-                self._load(model)
-                self.network.trained.eval()
-                with torch.no_grad():
-                    logits = self.network.trained(self.inputs_of(part))
+                self._load(self._there, model)
+                self._there.eval()
+                with torch.no_grad(), in_single_precision():
+                    logits = self._there(self.inputs_of(part).to(self.device)).cpu()
                 total = total + torch.softmax(logits.to(torch.float64), dim=1)
             assert isinstance(total, Tensor), "an ensemble has models"
             yield part, total / len(models)
 
-    def _load(self, weights: Vector) -> None:
-        if self._loaded is not weights:  # hospitals of one round share one array
-            load_vector(self.network.trained, weights)
-            self._loaded = weights
+    def _load(self, trained: nn.Module, weights: Vector) -> None:
+        # hospitals of one round share one array
+        if self._loaded is None or self._loaded[0] is not trained or self._loaded[1] is not weights:
+            load_vector(trained, weights)
+            self._loaded = trained, weights
+
+    def _moved(self, batch: PatientBatch) -> PatientBatch:
+        """Returns a batch on the device."""
+        inputs, labels, patient = (each.to(self.device) for each in (batch.inputs, batch.labels, batch.patient))
+        return replace(batch, inputs=inputs, labels=labels, patient=patient)
 
     def _batches(
         self, samples: Sequence[Sample], seed: int, at_once: int | None = None
@@ -317,13 +348,14 @@ class Workbench:
         self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
     ) -> None:
         """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
-        layout, owner = Layout.of(self.network.trained), group[batch.patient]
+        layout, owner = Layout.of(self._there), group[batch.patient]
         hospitals = torch.unique(owner).tolist()
         for hospital in hospitals:
             at = slice(None) if len(hospitals) == 1 else torch.nonzero(owner == hospital)[:, 0]
             mine = replace(batch, inputs=batch.inputs[at], labels=batch.labels[at], patient=batch.patient[at])
-            found = plain_sum(self.network.trained, layout, loss, mine, keys_of(mine, dropout_seed))
-            totals[hospital] = _added(totals[hospital], found)
+            with mixed_precision(self.device):
+                found = plain_sum(self._there, layout, loss, self._moved(mine), keys_of(mine, dropout_seed))
+            totals[hospital] = _added(totals[hospital], found.cpu())
 
     def _batch(
         self, rows: Rows, keys: Keys, labels: Tensor, patient: Tensor, num_patients: int, seed: int

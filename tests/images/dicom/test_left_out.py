@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.cases import family
 from tests.errors import raises_code
 
 from wardround.errors import DataError
@@ -71,7 +72,7 @@ def load(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("spoil", CAUSES, ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("spoil", family(CAUSES, keep=[gap, nobody, cut_off]), ids=lambda spoil: spoil.__name__)
 def test_a_class_that_lost_its_only_series_is_refused_with_the_cause(dicom, tmp_path, load, spoil):
     root = tmp_path / "data"
     for number in range(2):

@@ -71,7 +71,7 @@ def test_every_kind_has_a_cost_a_unit_a_relation_and_a_noiser(kind):
         assert (about(part) is About.TRAINING) == isinstance(part, NoisedCounts | Training)
 
 
-@pytest.mark.parametrize("step", family([8, 1]))
+@pytest.mark.parametrize("step", family([24, 1]))
 @every(TRAININGS)
 def test_a_plan_of_pictures_without_names_speaks_of_pictures(kind, step):
     """The mathematics is the same, the unit is not: no sentence of a kind promises anything to a patient."""
@@ -109,7 +109,7 @@ def test_every_kind_says_of_every_work_whether_it_protects_it(kind):
         assert {protects(part, work) for work in WORKS} == {True, False}, "no kind covers all, each covers a fact"
 
 
-@pytest.mark.parametrize("step", family([8, 1]))
+@pytest.mark.parametrize("step", family([24, 1]))
 @every(TRAININGS)
 def test_every_kind_of_training_has_a_clip_a_sampler_and_words(kind, step):
     assert TRAININGS[kind]

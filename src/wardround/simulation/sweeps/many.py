@@ -130,6 +130,8 @@ def finish_many(
 
 @dataclass(frozen=True)
 class _Job:
+    """One run in its own process, which has so many threads at most; the study says how many of them it takes."""
+
     name: str
     study: Path
     folder: Path
@@ -195,9 +197,8 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
 
 
 def _job(name: str, study: Study, out: Path, threads: int, rehearsal: bool) -> _Job:
-    performance = study.performance.model_copy(update={"threads": threads})
     path = out / f"{name}.toml"
-    write_whole(path, study.model_copy(update={"performance": performance}).to_toml().encode())
+    write_whole(path, study.to_toml().encode())
     return _Job(name, path, out / name, threads, rehearsal)
 
 

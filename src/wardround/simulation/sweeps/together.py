@@ -53,6 +53,7 @@ def share_passes(study: Study, plan: Plan, materials: Materials) -> bool:
         return False
     return (
         materials.workbench.trains_head
+        and not study.centre_rounds  # each run has a centre of its own, and so rows of its own
         and section.strategy in ("fedsgd", "pooled")
         and part.sampling_prob == 1
         and part.clip.adaptive is None
