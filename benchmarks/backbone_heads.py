@@ -69,8 +69,16 @@ def listed(patients: list[Patient], generator: np.random.Generator | None) -> tu
     return rows, labels, owners
 
 
-def trained(rows: Array, labels: Array, owners: Array, mu: float | None, generator: np.random.Generator) -> Array:
-    """Weights of a softmax head, (feature, class), by descent on clipped patients' gradients."""
+def trained(
+    rows: Array,
+    labels: Array,
+    owners: Array,
+    mu: float | None,
+    generator: np.random.Generator,
+    *,
+    step: float | None = None,
+) -> Array:
+    """Weights of a softmax head, (feature, class), by descent on clipped patients' gradients; by the rule's step."""
     n, classes = owners.max() + 1, labels.max() + 1
     counts = np.bincount(owners)
     ends = np.r_[0, np.cumsum(counts)]
@@ -78,7 +86,8 @@ def trained(rows: Array, labels: Array, owners: Array, mu: float | None, generat
         (p, rows[ends[p] : ends[p + 1]] @ rows[ends[p] : ends[p + 1]].T) for p in np.flatnonzero(counts > 1)
     ]
     truth = np.eye(classes, dtype=np.float32)[labels]
-    step = STEP_OF_TWO if classes == 2 else STEP
+    step = step or (STEP_OF_TWO if classes == 2 else STEP)
+    sizes = (rows**2).sum(axis=1)
     rate = step * (mu or mu_of(8)) * n / sum((1 - MOMENTUM**t) / (1 - MOMENTUM) for t in range(1, ROUNDS + 1))
     noise = 0.0 if mu is None else math.sqrt(ROUNDS) / mu * CLIP
     weights, velocity, total = (np.zeros((rows.shape[1], classes), dtype=np.float32) for _ in range(3))
@@ -86,7 +95,7 @@ def trained(rows: Array, labels: Array, owners: Array, mu: float | None, generat
         scores = rows @ weights
         odds = np.exp(scores - scores.max(axis=1, keepdims=True))
         errors = (odds / odds.sum(axis=1, keepdims=True) - truth) / counts[owners][:, None]
-        squared = np.bincount(owners, (errors**2).sum(axis=1))  # of one row of norm one
+        squared = np.bincount(owners, (errors**2).sum(axis=1) * sizes)  # of one row
         for patient, gram in several:
             own = errors[ends[patient] : ends[patient + 1]]
             squared[patient] = ((own @ own.T) * gram).sum()

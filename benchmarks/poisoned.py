@@ -52,8 +52,8 @@ from wardround.privacy.plans.releases import clip_of, noised_sum
 from wardround.randomness import Randomness
 from wardround.simulation.dealing import split_patients
 from wardround.training.metrics.ranking import auroc
-from wardround.training.patients import TrainingPatients, training_patients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients, training_patients
+from wardround.training.workbench import Workbench
 from wardround.types import HospitalName, Pictures
 from wardround.work import GradientSum
 

@@ -142,7 +142,8 @@ def main() -> None:
 
 
 def _load(layout: str, root: Path, cache: Path, volumes: Volumes | None = None) -> ImageSet:
-    return load_images(layout, root, cache_dir=cache, volumes=volumes, options=ReaderOptions(reviewed=True))
+    options = ReaderOptions(cache / "pseudonyms.key", reviewed=True)  # a site's own: another key orders files anew
+    return load_images(layout, root, cache_dir=cache, volumes=volumes, options=options)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,15 @@ pytest_plugins = ["tests.fixtures_federation"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Ledgers and records wait for the disk at every commit; the folders of tests are in memory where there is enough of it.
+MEMORY = Path("/dev/shm")
+IN_MEMORY: Path | None = None
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30 and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+    IN_MEMORY = MEMORY
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
 # No test, and no process that one starts, charges the ledger of the person who runs the tests.
-STATE = tempfile.TemporaryDirectory(prefix="wardround-state-")
+STATE = tempfile.TemporaryDirectory(prefix="wardround-state-", dir=IN_MEMORY)
 os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ["XDG_CACHE_HOME"] = STATE.name  # where the weights of backbones are kept
 KEY = Path(STATE.name) / "wardround" / "record-key.pem"

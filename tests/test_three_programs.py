@@ -36,6 +36,11 @@ STUDIES: dict[str, dict[str, Any]] = {
         "privacy": MASKED | {"clipping_norm": 0.25},
         "federation": {"rounds": 2, "score_rounds": 1},
     },
+    "masked rows": {
+        "model": {"name": "features"},
+        "privacy": MASKED | {"clipping_norm": 0.25},
+        "federation": {"rounds": 3, "centre_rounds": 1, "score_rounds": 0},
+    },
     "local steps": {"privacy": ALONE, "federation": {"strategy": "fedavg", "rounds": 2, "local_steps": 2}},
     "a ring": {"privacy": ALONE, "federation": {"strategy": "round-robin", "rounds": 5}},
 }

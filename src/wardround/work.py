@@ -113,11 +113,33 @@ class GradientSum:
     Attributes:
         weights: the model, (parameter,).
         clipping_norm: of this round, where the plan lets it adapt; else None.
+        centre: noised mean row, zeros behind it, (parameter,), that the rows of a head are taken less of; None takes
+            them as they are.
     """
 
     name: ClassVar[str] = "gradient-sum"
     weights: Vector = field(repr=False)
     clipping_norm: float | None = None
+    centre: Vector | None = field(default=None, repr=False)
+
+    @property
+    def point(self) -> Vector:
+        """The public numbers that the gradient is taken at: the model, and behind it the centre, if there is one."""
+        return self.weights if self.centre is None else np.concatenate([self.weights, self.centre])
+
+
+@dataclass(frozen=True)
+class RowSum:
+    """The sum of the sampled patients' mean rows, with the hospital's noise, before a head is trained.
+
+    The answer is as long as the model, with zeros and noise behind the row (`wardround.training.centring`).
+
+    Attributes:
+        weights: the model, (parameter,).
+    """
+
+    name: ClassVar[str] = "row-sum"
+    weights: Vector = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -205,7 +227,7 @@ class Evaluate:
 Counted: TypeAlias = CountPatients | CountClasses
 """Work of round 0: numbers that are needed before the first model is sent."""
 
-Summed: TypeAlias = CountPatients | GradientSum | ScoreSum | Evaluate
+Summed: TypeAlias = CountPatients | GradientSum | RowSum | ScoreSum | Evaluate
 """Work of which only the sum over all hospitals may be wanted."""
 
 
@@ -297,7 +319,15 @@ MOST_MODEL_BYTES: Final = 900_000_000
 """Bytes of a finished model: it fits into one message."""
 
 Answered: TypeAlias = (
-    CountPatients | CountClasses | GradientSum | ScoreSum | LocalUpdate | SelectiveUpdate | FittedHead | Evaluate
+    CountPatients
+    | CountClasses
+    | GradientSum
+    | RowSum
+    | ScoreSum
+    | LocalUpdate
+    | SelectiveUpdate
+    | FittedHead
+    | Evaluate
 )
 """Work that is answered with one noised vector."""
 

@@ -27,8 +27,8 @@ from wardround.models.operating_point import ByArgmax, ByThreshold
 from wardround.privacy.plans.protects import protects
 from wardround.privacy.plans.wording import statement_of
 from wardround.simulation.run import run_study
+from wardround.training.patients import Sample
 from wardround.training.scores import SCALE, moment_rows, moments_of, score_count, unit_of
-from wardround.training.workbench import Sample
 from wardround.work import GradientSum, ScoreSum
 
 

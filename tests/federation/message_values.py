@@ -46,6 +46,7 @@ from wardround.work import (
     LocalSteps,
     LocalUpdate,
     Receive,
+    RowSum,
     SayHello,
     ScoreSum,
     Selection,
@@ -114,15 +115,22 @@ def selective(draw):
     return SelectiveUpdate(draw(vector(len(chosen))), draw(STEPS), selection)
 
 
-GRADIENT_SUM = st.builds(GradientSum, weights=vector(PARAMETERS), clipping_norm=st.none() | POSITIVE)
+GRADIENT_SUM = st.builds(
+    GradientSum,
+    weights=vector(PARAMETERS),
+    clipping_norm=st.none() | POSITIVE,
+    centre=st.none() | vector(PARAMETERS),
+)
+ROW_SUM = st.builds(RowSum, weights=vector(PARAMETERS))
 SCORE_SUM = st.builds(ScoreSum, weights=vector(PARAMETERS))
 EVALUATE = st.builds(Evaluate, weights=vector(PARAMETERS))
-OF = st.just(CountPatients()) | GRADIENT_SUM | SCORE_SUM | EVALUATE
+OF = st.just(CountPatients()) | GRADIENT_SUM | ROW_SUM | SCORE_SUM | EVALUATE
 ROUND = st.integers(1, 2**31 - 1)
 WORKS = {
     CountPatients: st.just(CountPatients()),
     CountClasses: st.just(CountClasses()),
     GradientSum: GRADIENT_SUM,
+    RowSum: ROW_SUM,
     ScoreSum: SCORE_SUM,
     LocalUpdate: st.builds(LocalUpdate, weights=vector(PARAMETERS), steps=STEPS),
     SelectiveUpdate: selective(),
@@ -222,6 +230,8 @@ SELECTION = Selection(np.array([0, 2, 4]), 0.1, True, 0.0, 0.001)
 SAMPLED = SelfComposedEvent(PoissonSampledEvent(0.05, GaussianEvent(1.2)), 3)
 MESSAGES: dict[str, Any] = {
     "gradient-sum": Request("study", 1, 1, GradientSum(WEIGHTS, 0.5)),
+    "row-sum": Request("study", 1, 1, RowSum(WEIGHTS)),
+    "centred": Request("study", 1, 1, GradientSum(WEIGHTS, None, WEIGHTS)),
     "score-sum": Request("study", 1, 1, ScoreSum(WEIGHTS)),
     "local-steps": Request("study", 1, 1, LocalUpdate(WEIGHTS, FULL)),
     "selective": Request("study", 1, 1, SelectiveUpdate(WEIGHTS[:3], FULL, SELECTION)),

@@ -16,7 +16,7 @@ from wardround.federation.local_training import LocalTraining, Repair
 from wardround.federation.strategy import Call
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.randomness import Randomness
-from wardround.training.local import class_of_patients, local_steps
+from wardround.training.local import LocalRun, class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
 from wardround.work import CountClasses, LocalSteps
@@ -31,10 +31,9 @@ def training(num_patients=12, **changes):
 def take(federation, run, patients=None, plan=PLAN, seed=1):
     randomness = Randomness(seed)
     agent = next(iter(federation.agents.values()))
-    return local_steps(
-        federation.workbench, federation.weights, patients or agent.patients, plan.training, run,
-        randomness.stream("sampling"), randomness.stream("noise"),
-    )  # fmt: skip
+    streams = randomness.stream("sampling"), randomness.stream("noise")
+    own = LocalRun(federation.weights, patients or agent.patients, run, *streams)
+    return local_steps(federation.workbench, plan.training, [own])[0]
 
 
 @pytest.mark.parametrize(

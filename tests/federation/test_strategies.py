@@ -20,8 +20,10 @@ from wardround.federation.timetable import Timetable
 from wardround.noisers import Trust
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.adaptive import AdaptiveNorm
+from wardround.simulation import batches
 from wardround.simulation.batches import answer_all
 from wardround.training import patients
+from wardround.training.local import local_steps
 from wardround.work import GradientSum
 
 CALL = Call(STUDY)
@@ -72,6 +74,24 @@ def test_fedavg_divides_by_each_hospitals_own_count(make_federation):
     federation = make_federation(plan=plan)
     state = fedavg(1, 0.4, 0.0, 1.0, None).init(federation.weights, federation.channel)
     assert state["num_patients"].tolist() == [4.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize(("seed", "at_once"), [(5, [1, 1, 1]), (None, [3])])
+def test_only_hospitals_of_an_unseeded_run_take_their_steps_side_by_side(
+    make_federation, monkeypatch, seed, at_once
+):
+    federation, seen = make_federation(seed=seed), []
+
+    def recorded(workbench, part, runs):
+        seen.append(len(runs))
+        return local_steps(workbench, part, runs)
+
+    monkeypatch.setattr(batches, "local_steps", recorded)
+    ours = rounds(fedavg(2, 0.4, 0.5, 1.0, 12), federation)["global"]
+    assert seen[: len(at_once)] == at_once
+    assert seen == at_once * (len(seen) // len(at_once))
+    # Everybody is drawn in every step: a seed decides rounding alone.
+    assert np.allclose(ours, rounds(fedavg(2, 0.4, 0.5, 1.0, 12), make_federation())["global"], atol=1e-5)
 
 
 class Failing:

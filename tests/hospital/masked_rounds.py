@@ -149,10 +149,7 @@ def rows_of(agent, request):
     """Gradients of the sampled patients with zeros for the witnesses; seeded agents draw the same again."""
     if isinstance(request.work, CountPatients):
         return list(counted_rows(len(agent.patients)))
-    return [
-        np.concatenate([gradient, np.zeros(WITNESSES)])
-        for gradient in agent.gradients(request, request.work.weights)
-    ]
+    return [np.concatenate([gradient, np.zeros(WITNESSES)]) for gradient in agent.gradients(request, request.work)]
 
 
 def cleared(mechanism, agent, request):

@@ -23,6 +23,7 @@ from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.simulation.availability import Availability, UnreliableChannel
 from wardround.simulation.batches import answer_all
+from wardround.training.encodings import encoded
 from wardround.training.heads import HeadSums
 from wardround.training.losses import cross_entropy
 from wardround.work import GradientSum, LocalSteps, LocalUpdate
@@ -44,7 +45,7 @@ def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
     agents, request = masked.federation.agents.values(), masked.request()
     grid, clip = masked.mechanism.grid, masked.federation.plan.training.clip
     for agent in agents:
-        rows = grid.sum_of(np.pad(g, (0, WITNESSES)) for g in agent.gradients(request, request.work.weights))
+        rows = grid.sum_of(np.pad(g, (0, WITNESSES)) for g in agent.gradients(request, request.work))
         [clipped] = agent.workbench.gradient_sums(
             request.work.weights, [agent.sample(request)], clip.norm, 0, clip.fixed
         )
@@ -57,7 +58,7 @@ def test_a_head_is_summed_by_products_to_what_its_rows_are_but_for_rounding(make
     masked = make_masked(sampling_prob=1.0)
     bench, rows = masked.federation.workbench, expected_total(masked, masked.request(), masked.channel.hospitals)
     by_rows = decoded(masked, rows)
-    bench._inputs = bench._encode_all()
+    bench._inputs = encoded(bench.network, bench._pixels)
     bench._head = HeadSums.of(bench.network, bench._inputs, cross_entropy)
     steps = np.abs(masked.ask().update - by_rows) * masked.mechanism.grid.steps_per_unit
     # Rows are rounded once each, the sums once a hospital, and a patient's norm is kept sqrt(d)/2 of D lower.
@@ -142,9 +143,9 @@ def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_ma
 def test_gradients_come_alike_whatever_fits_into_memory(make_masked):
     masked = make_masked(sampling_prob=1.0)
     agent, request = masked.federation.agents["hospital-2"], masked.request()
-    together = list(agent.gradients(request, request.work.weights))
+    together = list(agent.gradients(request, request.work))
     masked.federation.workbench._memory_bytes = 1  # one picture at a time, or one patient
-    alone = list(agent.gradients(request, request.work.weights))
+    alone = list(agent.gradients(request, request.work))
     assert len(together) == len(agent.patients) == 4
     np.testing.assert_allclose(together, alone, atol=1e-6)
 

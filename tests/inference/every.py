@@ -18,7 +18,15 @@ from wardround.models.card import OwnEncoderCard, PictureInput, VolumeInput
 from wardround.models.catalogue import NAMES, NETWORKS
 from wardround.models.operating_point import ByThreshold
 
-LEAST = {"alexnet": 64, "squeezenet": 32, "linear": 16, "features": 16, "small_cnn": 16, "vit_tiny": 32}
+LEAST = {
+    "alexnet": 64,
+    "squeezenet": 32,
+    "linear": 16,
+    "features": 16,
+    "small_cnn": 16,
+    "vit_tiny": 32,
+    "unet_vgg11": 64,
+}
 GIANTS = ("alexnet", "vgg11", "vgg16")
 """Networks of more than 50 million parameters."""
 

@@ -14,8 +14,9 @@ from wardround.per_patient.fixed_shape import EMPTY, in_slots, mean_of, placed, 
 from wardround.training import slotted as slotted_gradients
 from wardround.training.augment.augmentation import Augmentation, Axis
 from wardround.training.losses import cross_entropy
+from wardround.training.patients import Sample
 from wardround.training.slotted import Slotted
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.workbench import Workbench
 
 COUNTS = [1, 2, 1, 3, 1, 1, 0, 1, 1, 1, 4, 1]
 SLOTS = {"linear": 64, "features": 64, "small_cnn": 64, "squeezenet": 8, "resnet18": 4, "vit_tiny": 4}

@@ -45,12 +45,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "augmented": {"privacy": OPEN, "training": AUGMENTED},
     "augmented-masked": {"privacy": MASKED, "training": AUGMENTED},
     "masked-head": {"privacy": MASKED, "model": {"name": "features"}},
+    "centred-head": {"privacy": MASKED, "model": {"name": "features"}, "federation": {"centre_rounds": 1}},
 }  # fmt: skip
 CASES = [
     case
     for case in product(get_args(LayoutName), BY_OWN_ID, KINDS, ["removed", "replaced"])
     if case[:2] != ("medmnist", "site")  # its pictures have no site
-    and (case[2] != "masked-head" or case[0] in ("folder", "phantom"))  # a head knows nothing of layouts
+    and (not case[2].endswith("-head") or case[0] in ("folder", "phantom"))  # a head knows nothing of layouts
 ]
 KEPT = [
     ("manifest", "site", "augmented", "removed"), ("aptos", "site", "correlated", "replaced"),
@@ -94,7 +95,7 @@ def study_tables(layout, root, scheme, cache=None, people=16, **kind):
         "privacy": private | {"epsilon": 8.0, "delta": 1e-3, "clipping_norm": CLIP, "accountant": "rdp",
                               "images_per_patient": 2} | kind.get("privacy", {}),
         "training": kind.get("training", {}),
-        "federation": {"rounds": 2, "compare": []},  # references show figures of the model
+        "federation": {"rounds": 2, "compare": []} | kind.get("federation", {}),  # references show figures of the model
         "performance": {"threads": 1} | ({} if cache is None else {"cache": str(cache)}),
     }  # fmt: skip
 
@@ -110,7 +111,7 @@ class Seen:
         stages: sentences of its progress.
         chosen: names of the patients of each hospital's first round.
         sums: clipped sum of each hospital's first round, without noise; in whole numbers, under masks, in `exact`.
-        gradients: of each patient in the first round, under masks.
+        gradients: of each patient in the first round, under masks; mean rows where those are released first.
     """
 
     study: Study
@@ -159,7 +160,7 @@ def seen(tables, folder, monkeypatch):
     """Runs a study, and returns what is seen of it."""
     study = parse_study(tables)
     found = Seen(study, gather(study, Silent()))
-    release, gradients, exact = Agent.release, Agent.gradients, Agent.exact_sum
+    release, gradients, exact, rows = Agent.release, Agent.gradients, Agent.exact_sum, Agent.statistic_rows
     ask = InProcessChannel.ask
 
     def noted_release(agent, request, work, clipped, sample):
@@ -168,9 +169,18 @@ def seen(tables, folder, monkeypatch):
             found.sums[agent.name] = clipped.vector.numpy().copy()
         return release(agent, request, work, clipped, sample)
 
-    def noted_gradients(agent, request, weights):
+    def noted_rows(agent, request, work):
+        every = rows(agent, request, work)
+        if request.round == 1:
+            names = agent.patients.names[agent.sample(request).chosen].tolist()
+            assert all(np.linalg.norm(row) <= CLIP for row in every)
+            found.chosen[agent.name] = set(map(tuple, names))
+            found.gradients |= {tuple(name): row for name, row in zip(names, every, strict=True)}
+        return every
+
+    def noted_gradients(agent, request, work):
         names = agent.patients.names[agent.sample(request).chosen].tolist()
-        for name, gradient in zip(names, gradients(agent, request, weights), strict=True):
+        for name, gradient in zip(names, gradients(agent, request, work), strict=True):
             if request.round == 1:
                 found.chosen.setdefault(agent.name, set()).add(tuple(name))
                 found.gradients[tuple(name)] = gradient
@@ -196,6 +206,7 @@ def seen(tables, folder, monkeypatch):
         patch.setattr(Agent, "release", noted_release)
         patch.setattr(Agent, "gradients", noted_gradients)
         patch.setattr(Agent, "exact_sum", noted_exact)
+        patch.setattr(Agent, "statistic_rows", noted_rows)
         patch.setattr(InProcessChannel, "ask", noted_ask)
         run.run_study(study, folder, found)
     return found

@@ -10,8 +10,7 @@ import pytest
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.hospital.pictures import read_images, workbench_of
-from wardround.training.patients import training_patients
-from wardround.training.workbench import Sample
+from wardround.training.patients import Sample, training_patients
 
 CLIP = 1e-3
 """Below the norm of every patient's gradient: each patient moves the sum by exactly this much, in any direction."""

@@ -13,9 +13,9 @@ from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.isolated import isolated_gradient
 from wardround.per_patient.layout import Layout
 from wardround.training.losses import cross_entropy
-from wardround.training.patients import TrainingPatients
+from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.slotted import Slotted
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.workbench import Workbench
 
 PATIENTS = 6
 

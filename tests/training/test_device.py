@@ -26,7 +26,8 @@ from wardround.randomness import Randomness
 from wardround.training import device
 from wardround.training.device import CPU, device_for, mixed_precision
 from wardround.training.losses import cross_entropy
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample
+from wardround.training.workbench import Workbench
 
 BACKENDS: Any = torch.backends
 CONVOLUTIONS = BACKENDS.cudnn.conv

@@ -11,8 +11,8 @@ from torch import nn
 from wardround.models.network import Network, Normalise, Parts
 from wardround.models.stages import staged
 from wardround.training.losses import cross_entropy
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 
 COUNTS, CLIP = [2, 1, 3, 1, 1, 2, 1, 1, 4, 1, 1, 1], 0.01
 SIZE = 16

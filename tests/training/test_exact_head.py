@@ -17,8 +17,7 @@ from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer
 from wardround.training import exact_head
 from wardround.training.exact_head import Steps
 from wardround.training.losses import cross_entropy
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample
+from wardround.training.patients import Sample, TrainingPatients
 
 CLIP = 0.25
 

@@ -19,8 +19,8 @@ from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer
 from wardround.training.exact_head import Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import cross_entropy, focal
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 
 FEATURES = 6
 

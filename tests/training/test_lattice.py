@@ -10,10 +10,10 @@ from torch.func import functional_call
 from wardround.config import parse_study
 from wardround.errors import StudyError
 from wardround.models.catalogue import build
-from wardround.training.encodings import encodings, strided
+from wardround.training.encodings import Lattice, encodings, strided
 from wardround.training.losses import dice_ce
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Lattice, Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 
 SPACE, STRIDE = (9, 8, 7), 2
 

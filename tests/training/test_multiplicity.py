@@ -9,8 +9,8 @@ from torch.func import functional_call
 from wardround.models.catalogue import build
 from wardround.training.augment.augmentation import Augmentation, Axis
 from wardround.training.losses import cross_entropy
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 
 COPIES, SEED, COUNTS = 3, 11, (2, 1, 3)
 AUGMENT = Augmentation(flip=(Axis.HORIZONTAL,), rotate=20.0, noise=0.1, multiplicity=COPIES)

@@ -84,10 +84,10 @@ def lesions(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("without_charts")
-def test_grades_are_learnt_and_the_model_answers_from_its_folder(tiny, lesions, tmp_path):
-    raw = tiny(
-        privacy={"epsilon": 1000.0, "clipping_norm": None}, federation={"rounds": None, "evaluate_every": 50}
-    )
+@pytest.mark.parametrize("centre_rounds", [0, pytest.param(3, marks=pytest.mark.thorough)])
+def test_grades_are_learnt_and_the_model_answers_from_its_folder(tiny, lesions, tmp_path, centre_rounds):
+    federation = {"rounds": None, "evaluate_every": 50, "centre_rounds": centre_rounds}
+    raw = tiny(privacy={"epsilon": 1000.0, "clipping_norm": None}, federation=federation)
     raw["data"] = {"layout": "manifest", "path": str(lesions), "task": "grading", "image_size": 32}
     raw["model"] = {"name": "features", "encoder": "hog", "head": "ordinal"}
     results: Any = run_study(parse_study(raw), tmp_path / "run", Silent()).results

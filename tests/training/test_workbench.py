@@ -8,12 +8,13 @@ from torch import nn
 
 from wardround.images.patients import ImageRef, Patient
 from wardround.models.network import Network, Normalise
+from wardround.per_patient.anatomy import Independence
 from wardround.privacy.plans.kinds import UNCLIPPED, NotPrivate, PublicSize
 from wardround.randomness import Randomness
-from wardround.training.local import local_steps
+from wardround.training.local import LocalRun, local_steps
 from wardround.training.losses import cross_entropy
-from wardround.training.patients import TrainingPatients, training_patients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients, training_patients
+from wardround.training.workbench import Workbench
 from wardround.types import PatientId
 from wardround.work import LocalSteps
 
@@ -65,6 +66,26 @@ def test_the_plain_sum_and_the_infinitely_clipped_sum_are_the_same_gradient(monk
     assert plain.sensitivity == math.inf
 
 
+def test_a_further_step_walks_over_no_modules_and_one_after_an_evaluation_trains_again(monkeypatch):
+    bench, patients = bench_and_patients()
+    network, walks = bench.network.trained, []
+    [first] = bench.gradient_sums(bench.initial_weights, [everyone(patients)], math.inf, 0)
+    walk = nn.Module.named_modules
+
+    def counted(module, *arguments, **options):
+        walks.append(module)
+        return walk(module, *arguments, **options)
+
+    monkeypatch.setattr(nn.Module, "named_modules", counted)
+    [again] = bench.gradient_sums(bench.initial_weights.copy(), [everyone(patients)], math.inf, 0)
+    assert not walks
+    assert torch.equal(first.vector, again.vector)
+    bench.probabilities(bench.initial_weights, patients.rows)
+    assert not network[1].training
+    bench.gradient_sums(bench.initial_weights, [everyone(patients)], math.inf, 0)
+    assert network[1].training
+
+
 def test_encoding_once_changes_nothing():
     results = []
     for encode_once in (False, True):
@@ -96,7 +117,7 @@ def test_local_steps_without_privacy_are_gradient_descent():
     part = NotPrivate(UNCLIPPED, 1.0, 3, PublicSize(4), 1)
     streams = Randomness(0).stream("a"), Randomness(0).stream("b")
     steps = LocalSteps(steps=3, learning_rate=0.3, momentum=0.5, denominator=4.0)
-    ours, _ = local_steps(bench, bench.initial_weights, patients, part, steps, *streams)
+    [(ours, _)] = local_steps(bench, part, [LocalRun(bench.initial_weights, patients, steps, *streams)])
 
     layer = nn.Linear(15, 3)
     weights = torch.from_numpy(bench.initial_weights.copy())
@@ -118,3 +139,27 @@ def test_probabilities_of_each_picture_sum_to_one():
     scores = bench.probabilities(bench.initial_weights, patients.rows)
     assert scores.shape == (9, 3)
     assert np.allclose(scores.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("class_weights", [None, (0.5, 1.0, 2.0)])
+def test_hospitals_side_by_side_take_the_steps_that_each_takes_alone(monkeypatch, class_weights):
+    bench, patients = bench_and_patients(encode_once=False)
+    monkeypatch.setattr(bench, "_independence", Independence.CHECKED)
+    monkeypatch.setattr(bench, "_head", None)
+    part = NotPrivate(UNCLIPPED, 0.4, 3, PublicSize(4), 1)  # of four patients, often none
+    few = TrainingPatients(patients.rows[:3], patients.labels[:3], patients.starts[:3], patients.names[:2])
+    nobody = TrainingPatients(patients.rows[:0], patients.labels[:0], patients.starts[:1], patients.names[:0])
+    runs = [(patients, 3), (few, 5), (nobody, 3), (patients, 5)]
+
+    def hospitals():
+        for number, (own, steps) in enumerate(runs):
+            streams = Randomness(0).stream("sampling", number), Randomness(0).stream("noise", number)
+            start = bench.initial_weights + np.float32(number)
+            how = LocalSteps(steps, 0.3, 0.5, proximal=0.1, denominator=2.0, class_weights=class_weights)
+            yield LocalRun(start, own, how, *streams)
+
+    alone = [local_steps(bench, part, [own])[0] for own in hospitals()]
+    monkeypatch.setattr(bench, "_add_plain_sums", lambda *_: pytest.fail("it is one pass"))
+    for together, one in zip(local_steps(bench, part, list(hospitals())), alone, strict=True):
+        for ours, theirs in zip(together, one, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -5,10 +5,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from wardround.agreed.schedule import sum_std
 from wardround.config import Study
 from wardround.federation.strategy import State
 from wardround.models.operating_point import ByArgmax, ByThreshold, OperatingPoint, Threshold
-from wardround.noisers import inflation_of
 from wardround.privacy.plans.kinds import NoisedGradients
 from wardround.privacy.plans.plan import Plan
 from wardround.training.scores import MOMENTS, SCALE, Rows64, score_count, unit_of
@@ -33,8 +33,7 @@ def operating_points_of(
     if "moments" not in state or not isinstance(part, NoisedGradients):
         return ()
     rounds, unit = float(state["score_rounds"][0]), unit_of(len(classes), part.clip.norm)
-    inflation = inflation_of(part.noiser) if study.forms_sums else 1.0
-    std = part.noise.noise_multiplier * part.clip.norm * inflation / math.sqrt(rounds) / unit
+    std = sum_std(study, part) / math.sqrt(rounds) / unit
     scores = score_count(len(classes))
     means = state["moments"].astype(np.float64)[: scores * 2 * MOMENTS] / (rounds * unit)
     named = classes[1:] if scores == 1 else classes

@@ -154,8 +154,10 @@ def _draft(study: Study) -> Plan:
     match section:
         case DPSGD():
             clip, size = _clip(section), _size(section.num_patients)
-            sums = NoisedGradients(clip, _ONE, section.sampling_prob, releases, size, noiser, study.score_rounds)
-            return _plan(section, sums)
+            others = study.score_rounds, study.centre_rounds
+            return _plan(
+                section, NoisedGradients(clip, _ONE, section.sampling_prob, releases, size, noiser, *others)
+            )
         case CorrelatedNoise():
             correlation = correlation_of(study, section)
             size = _size(section.num_patients)

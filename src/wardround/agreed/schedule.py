@@ -20,7 +20,7 @@ class Schedule:
 
     Attributes:
         recipe: of which the rule is.
-        classes: of the network; the recipe's noise is by their number.
+        classes: of the network; the noise is by their number.
         learning_rate: a number, or one that follows from the number of patients.
         rule: the learning rate that the recipe would take.
         mu: Gaussian privacy parameter of the noise in a sum, over all rounds: sqrt(rounds) over its noise multiplier.
@@ -28,6 +28,8 @@ class Schedule:
         total: steps of a unit gradient over all rounds, in learning rates.
         num_patients: public; None where patients are counted with noise.
         score_rounds: rounds after training that release moments of class scores.
+        centre_rounds: of `rounds`, those before training that release the mean row.
+        noise: standard deviation to which the noise of all rounds adds up by the rule, as the recipe has it.
     """
 
     recipe: HeadRecipe
@@ -42,13 +44,14 @@ class Schedule:
     total: float
     num_patients: int | None
     score_rounds: int
+    centre_rounds: int
+    noise: float
 
     def sentence(self) -> str:
         """Returns the schedule and its reason."""
         last = f"the mean of the last {counted(round(self.average_last * self.rounds), 'round')}"
         end = last if self.average_last else "the last round's weights"
-        noise = self.recipe.noise_for(self.classes)
-        factor = noise / self.clipping_norm
+        factor = self.noise / self.clipping_norm
         why = f"{factor:g} mu n / {self.total:.0f}, mu = {self.mu:.3f} of the noise in a sum"
         n = self.num_patients
         ruled = (
@@ -60,7 +63,7 @@ class Schedule:
             where = "weight"
             if self.recipe.scores:
                 where = f"score of {'two' if self.classes == 2 else 'several'} classes"
-            rate = f"learning rate {ruled}: the noise in a {where} is then {noise:g} at any n and epsilon"
+            rate = f"learning rate {ruled}: the noise in a {where} is then {self.noise:g} at any n and epsilon"
         else:
             rate = f"learning rate {self.learning_rate:g} as the study gives it (the rule: {ruled})"
         share = self.score_rounds / (self.rounds + self.score_rounds)
@@ -69,8 +72,14 @@ class Schedule:
             if share
             else ""
         )
+        before = (
+            f", the first {self.centre_rounds} for the mean row "
+            f"({self.centre_rounds / (self.rounds + self.score_rounds):.1%} of mu^2)"
+            if self.centre_rounds
+            else ""
+        )
         return (
-            f"schedule: {counted(self.rounds, 'round')}, clipping norm {self.clipping_norm:g}, "
+            f"schedule: {counted(self.rounds, 'round')}{before}, clipping norm {self.clipping_norm:g}, "
             f"momentum {self.momentum:g}, {end}, {rate}{after}"
         )
 
@@ -177,9 +186,11 @@ def schedule_of(study: Study, plan: Plan, classes: int) -> Schedule | None:
         average_last=section.average_last,
         clipping_norm=part.clip.norm,
         mu=_mu(study, part),
-        total=momentum_sum(study.training_rounds, section.momentum),
+        total=momentum_sum(study.descent_rounds, section.momentum),
         num_patients=own_size(study, size),
         score_rounds=study.score_rounds,
+        centre_rounds=study.centre_rounds,
+        noise=_noise(study, recipe, classes),
     )
 
 
@@ -213,10 +224,19 @@ def norms_of(study: Study, plan: Plan, num_patients: float, parameters: int) -> 
     part = plan.training
     if not isinstance(part, NoisedGradients) or part.clip.adaptive is not None:
         return {}
-    inflation = inflation_of(part.noiser) if study.forms_sums else 1.0
-    std = part.noise.noise_multiplier * part.clip.norm * inflation
+    std = sum_std(study, part)
     most = part.sampling_prob * num_patients * part.clip.norm
     return {"noise_norm": std * math.sqrt(parameters), "most_norm": most}
+
+
+def sum_std(study: Study, part: NoisedGradients) -> float:
+    """Returns the standard deviation of the noise in each number of a round's sum."""
+    inflation = inflation_of(part.noiser) if study.forms_sums else 1.0
+    return part.noise.noise_multiplier * part.clip.norm * inflation
+
+
+def _noise(study: Study, recipe: HeadRecipe, classes: int) -> float:
+    return recipe.noise_for(classes, is_centred=study.centre_rounds > 0)
 
 
 def _rule(
@@ -227,11 +247,11 @@ def _rule(
     A round moves the weights by rate * (sum + noise of std z C) / (q n); (z C) sqrt(T) / T is the noise of a mean
     round, and the momentum's steps add up to `momentum_sum`.
     """
-    steps = momentum_sum(study.training_rounds, section.momentum)
-    each = recipe.noise_for(classes) / part.clip.norm * _mu(study, part) * part.sampling_prob / steps
+    steps = momentum_sum(study.descent_rounds, section.momentum)
+    each = _noise(study, recipe, classes) / part.clip.norm * _mu(study, part) * part.sampling_prob / steps
     return PerPatient(each, MOST_RATE)
 
 
 def _mu(study: Study, part: NoisedGradients) -> float:
     inflation = inflation_of(part.noiser) if study.forms_sums else 1.0
-    return math.sqrt(study.training_rounds) / (part.noise.noise_multiplier * inflation)
+    return math.sqrt(study.descent_rounds) / (part.noise.noise_multiplier * inflation)

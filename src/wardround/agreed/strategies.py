@@ -1,11 +1,12 @@
 """The strategy of a study: its turns, what it asks hospitals for, and what each of them releases."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import assert_never
 
 import numpy as np
 
-from wardround.agreed.schedule import own_size, rate_of
+from wardround.agreed.schedule import own_size, rate_of, sum_std
 from wardround.config import Study
 from wardround.config.federation import (
     AsynchronousSection,
@@ -31,6 +32,7 @@ from wardround.federation.robust import Krum, Mean, Median, MultiKrum, Robust, R
 from wardround.federation.server import ServerOptimizer
 from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.asynchronous import Asynchronous
+from wardround.federation.strategies.centred import Centred
 from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.one_shot import OneShot
@@ -41,11 +43,12 @@ from wardround.federation.strategies.unchanged import Unchanged
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.noisers import ByCoordinator
-from wardround.privacy.plans.kinds import NoisedUpdates
+from wardround.privacy.plans.kinds import NoisedGradients, NoisedUpdates
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, coordinator_noise, share_of_patients
 from wardround.published import published
 from wardround.randomness import Randomness
+from wardround.training.centring import estimated, folded, unit_of
 from wardround.types import Vector
 from wardround.work import (
     CountClasses,
@@ -55,6 +58,7 @@ from wardround.work import (
     GradientSum,
     HeadFit,
     LocalUpdate,
+    RowSum,
     ScoreSum,
     SelectiveUpdate,
     Work,
@@ -136,6 +140,8 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     else:
         clip = clip_of(plan.training)
         yield GradientSum(_NO_WEIGHTS, None if clip.adaptive is None else clip.norm)
+        if _centres(plan):
+            yield RowSum(_NO_WEIGHTS)
         if study.score_rounds:
             yield ScoreSum(_NO_WEIGHTS)
     if plan.evaluation is not None:
@@ -154,7 +160,7 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
     kinds = {type(work): work for work in asks(study, plan)}
     section, hospitals = study.federation, timetable_of(study).hospitals
     is_local = any(isinstance(work, LocalUpdate | SelectiveUpdate) for work in kinds.values())
-    local = _local(study, plan, Call("")) if is_local else None
+    local, centres = _local(study, plan, Call("")) if is_local else None, _centres(plan)
 
     def is_asked(work: Work, round: int) -> bool:
         agreed = kinds.get(type(work))
@@ -162,8 +168,12 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
             case Evaluate():
                 return agreed is not None
             case GradientSum():
-                trains = agreed is not None and round <= study.training_rounds
-                return trains and clip_of(plan.training).asked_in(round, work.clipping_norm)
+                if agreed is None or not centres < round <= study.training_rounds:
+                    return False
+                is_centred = work.centre is not None
+                return is_centred == (centres > 0) and clip_of(plan.training).asked_in(round, work.clipping_norm)
+            case RowSum():
+                return agreed is not None and 0 < round <= centres
             case ScoreSum():
                 return agreed is not None and round > study.training_rounds
             case LocalUpdate() | SelectiveUpdate():
@@ -198,7 +208,10 @@ def head_fit_of(study: Study) -> HeadFit:
 def strategy_of(
     study: Study, plan: Plan, aggregator: Aggregator, *, classes: int, allowed_missing: int = 0
 ) -> Strategy:
-    """Returns the study's strategy, every number taken from the study, its plan and the number of classes."""
+    """Returns the study's strategy, every number taken from the study, its plan and the number of classes.
+
+    `classes` is their number, as the hospitals have them; only heads need it.
+    """
     call, timetable = Call(study.digest, allowed_missing=allowed_missing), timetable_of(study)
     section = study.federation
     if study.fits_head:
@@ -220,10 +233,13 @@ def strategy_of(
             )
             if section.strategy in ("alone", "ensemble"):
                 return Alone(sgd)
+            head: Strategy = sgd
+            if _centres(plan):
+                head = _centred(study, plan, sgd, classes)
             if not section.score_rounds:
-                return sgd
+                return head
             return Scored(
-                sgd, call, aggregator, section.rounds, average_from(section.rounds, section.average_last)
+                head, call, aggregator, section.rounds, average_from(section.rounds, section.average_last)
             )
         case EvaluationStrategy():
             return Unchanged()
@@ -247,6 +263,27 @@ def strategy_of(
             return made
         case _:
             assert_never(section)
+
+
+def _centres(plan: Plan) -> int:
+    """Returns the rounds before training that release the mean row."""
+    return plan.training.centres if isinstance(plan.training, NoisedGradients) else 0
+
+
+def _centred(study: Study, plan: Plan, sgd: FedSGD, classes: int) -> Centred:
+    """Returns a head's descent on rows less their mean, which its first rounds release."""
+    part, heads = plan.training, classes - (study.model.head == "ordinal")
+    assert isinstance(part, NoisedGradients), "it has rounds of mean rows"
+    unit = part.centres * part.sampling_prob * unit_of(part.clip.norm)
+    std = sum_std(study, part) * math.sqrt(part.centres) / unit
+
+    def centre_of(sums: Vector, patients: float) -> Vector:
+        return estimated(sums / np.float32(unit), patients, std, sums.size // heads)
+
+    def fold(weights: Vector, centre: Vector) -> Vector:
+        return folded(weights, centre, weights.size // heads)
+
+    return Centred(sgd, sgd.call, sgd.aggregator, part.centres, centre_of, fold)
 
 
 def _local(study: Study, plan: Plan, call: Call) -> LocalTraining:

@@ -51,8 +51,7 @@ from wardround.reproduce.as_published.singh import brightness_shift
 from wardround.reproduce.mechanisms.pictures.noise import Noise, NoisedPixels
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, structural_similarity
 from wardround.simulation.materials import Materials, gather
-from wardround.training.patients import Rows, TrainingPatients, training_patients
-from wardround.training.workbench import Sample
+from wardround.training.patients import Rows, Sample, TrainingPatients, training_patients
 from wardround.types import Pictures, Vector
 
 TOGETHER = 16

@@ -114,6 +114,8 @@ def why_not(study: Study, plan: Plan) -> str:
         return "correlated noise is audited in sums of all hospitals"
     if study.federation.strategy not in ("fedsgd", "fedavg", "fedprox"):
         return f'strategy = "{study.federation.strategy}" has no virtual patients'
+    if study.centre_rounds:
+        return "virtual patients have gradients and no rows to take a mean of (centre_rounds)"
     if isinstance(part, NotPrivate) and study.federation.strategy != "fedsgd":
         return "local steps without noise release no sums"
     return ""

@@ -25,6 +25,7 @@ def coordinate(
     from wardround.coordinator.home import read_home
     from wardround.coordinator.observer import Together
     from wardround.coordinator.run import coordinate as run_between
+    from wardround.transport.exchanges import Exchanges
     from wardround.transport.unix import SocketChannel, sockets_of
     from wardround.watching.live import Live
 
@@ -32,7 +33,8 @@ def coordinate(
     sockets, keys = sockets_of(hospital, resolved.hospitals.names or ()), read_home(home)
     with interruptible(AGAIN), Terminal(console()) as terminal:
         live = Live(out, resolved.study.name, resolved.digest, resolved.rounds, tuple(sockets))
-        channel = SocketChannel(sockets, keys, patience_s=patience, watcher=live)
+        exchanges = Exchanges(home / "exchange")
+        channel = SocketChannel(sockets, keys, patience_s=patience, watcher=live, exchanges=exchanges)
         try:
             record = run_between(resolved, channel, keys.hospitals, keys.key, out, Together((terminal, live)))
         finally:

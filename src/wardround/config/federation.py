@@ -86,6 +86,13 @@ class FederatedSGD(Descent):
         description="Rounds after training that release moments of class scores, for thresholds and calibration; "
         "default of a private head: about 5 % of mu squared.",
     )
+    centre_rounds: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="The first of `rounds` release the mean of a private head's rows, which is taken away from them in "
+        "the others.",
+    )
     aggregate: Aggregate = AGGREGATE
     byzantine: int = BYZANTINE
     norm_bound: float | None = NORM_BOUND

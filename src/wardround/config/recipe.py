@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
+from wardround.config.federation import ALONE, FederatedSGD, FederationSection
+from wardround.config.section import conflict
 
 CLIPPING_NORM = 0.25
 """C. A gradient of a two-class softmax on a row of norm one starts at 0.71: the clip levels pictures that are wrong."""
@@ -61,10 +63,16 @@ class HeadRecipe:
     stride: int
     scores: bool
 
-    def noise_for(self, classes: int) -> float:
-        """Returns the noise of a weight after all rounds, by the number of classes."""
+    def noise_for(self, classes: int, *, is_centred: bool) -> float:
+        """Returns the noise of a weight after all rounds, by the number of classes, or of a head on centred rows."""
+        if is_centred:
+            return self.noise * CENTRED_NOISE
         return self.noise_of_two if classes == 2 else self.noise
 
+
+CENTRED_NOISE = 0.5
+"""The part of the noise of several classes which a head on rows less their mean has, of any number of classes
+(`centre_rounds`): it needs half of the step."""
 
 HEADS = {
     "features": HeadRecipe(CLIPPING_NORM, 100, LOGIT_NOISE, TWO_CLASS_NOISE, 1, scores=True),
@@ -88,6 +96,35 @@ def recipe_for(model: object, plan: object, clipping: object, strategy: object) 
     """Returns the recipe of a study with this network, plan, clipping rule and strategy; None where it has none."""
     fits = plan == "dp-sgd" and clipping != "adaptive" and strategy in _STRATEGIES
     return HEADS.get(model) if fits and isinstance(model, str) else None
+
+
+def check_recipe(federation: FederationSection, recipe: HeadRecipe | None, model: str, plan: str) -> None:
+    """Refuses what only a private head has: an automatic rate, and rounds that release scores or the mean row.
+
+    Raises:
+        ValueError: names the key; the codes are `study-learning-rate`, `study-score-rounds`, `study-centre-rounds`.
+    """
+    if getattr(federation, "learning_rate", None) == "auto" and recipe is None:
+        raise conflict(
+            "study-learning-rate",
+            'learning_rate = "auto" is for a head on fixed features under plan = "dp-sgd" without an adaptive norm, '
+            f'got [model] name = "{model}" and plan = "{plan}"; give a number',
+        )
+    if not isinstance(federation, FederatedSGD):
+        return
+    is_one_head = recipe is not None and recipe.scores and federation.strategy not in ALONE
+    for key in ("score_rounds", "centre_rounds"):
+        if getattr(federation, key) and not is_one_head:
+            raise conflict(
+                f"study-{key.replace('_', '-')}",
+                f'{key} is for one private head of all hospitals, got [model] name = "{model}", plan = "{plan}" and '
+                f'strategy = "{federation.strategy}"; remove {key}',
+            )
+    if federation.centre_rounds >= federation.rounds:
+        raise conflict(
+            "study-centre-rounds",
+            f"centre_rounds must be below rounds = {federation.rounds}, got {federation.centre_rounds}; lower it",
+        )
 
 
 def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:

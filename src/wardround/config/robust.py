@@ -7,12 +7,12 @@ from wardround.config.federation import ALONE, Averaging, FederatedSGD, Federati
 from wardround.config.privacy import PrivacySection
 from wardround.config.section import conflict
 
-_LATER_KEYS = {"aggregate": "mean", "byzantine": 1, "norm_bound": None, "leave_one_out": False}
+_LATER_KEYS = {"aggregate": "mean", "byzantine": 1, "norm_bound": None, "leave_one_out": False, "centre_rounds": 0}
 """Keys that earlier studies have not, and their defaults: a study that leaves them so is the same study as before."""
 
 
 def forget_defaults(federation: dict[str, Any]) -> None:
-    """Removes the keys of robust means that are at their defaults from a dumped `[federation]`."""
+    """Removes the keys that came later and are at their defaults from a dumped `[federation]`."""
     for key, default in _LATER_KEYS.items():
         if key in federation and federation[key] == default:
             del federation[key]

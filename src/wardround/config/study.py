@@ -33,7 +33,7 @@ from wardround.config.privacy import (
     PublishedPlan,
     Untrained,
 )
-from wardround.config.recipe import HeadRecipe, recipe_for, with_recipe
+from wardround.config.recipe import HeadRecipe, check_recipe, recipe_for, with_recipe
 from wardround.config.robust import check_robust, forget_defaults
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 from wardround.config.sums import FEWEST, with_sum
@@ -124,19 +124,7 @@ class Study(Section):
                 )
             if privacy.cohorts > self.rounds:
                 raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
-        if getattr(federation, "learning_rate", None) == "auto" and self.recipe is None:
-            raise conflict(
-                "study-learning-rate",
-                'learning_rate = "auto" is for a head on fixed features under plan = "dp-sgd" without an adaptive '
-                f'norm, got [model] name = "{self.model.name}" and plan = "{privacy.plan}"; give a number',
-            )
-        scored = isinstance(federation, FederatedSGD) and federation.score_rounds > 0
-        if scored and not (self.recipe is not None and self.recipe.scores and federation.strategy not in ALONE):
-            raise conflict(
-                "study-score-rounds",
-                f'score_rounds is for one private head of all hospitals, got [model] name = "{self.model.name}", '
-                f'plan = "{privacy.plan}" and strategy = "{federation.strategy}"; remove score_rounds',
-            )
+        check_recipe(federation, self.recipe, self.model.name, privacy.plan)
         check_stride(self.model, self.training)
         self._published()
         self._fitted()
@@ -286,8 +274,18 @@ class Study(Section):
         return self.federation.score_rounds if isinstance(self.federation, FederatedSGD) else 0
 
     @property
+    def centre_rounds(self) -> int:
+        """Rounds before training, which release the mean row."""
+        return self.federation.centre_rounds if isinstance(self.federation, FederatedSGD) else 0
+
+    @property
+    def descent_rounds(self) -> int:
+        """Rounds that release a sum of gradients."""
+        return self.training_rounds - self.centre_rounds
+
+    @property
     def training_rounds(self) -> int:
-        """Rounds that train."""
+        """Rounds that train, and those before them that release the mean row."""
         return self.rounds - self.score_rounds
 
     @property

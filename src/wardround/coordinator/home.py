@@ -2,6 +2,7 @@
 
     identity.pem    its signing key, mode 0600
     pins.toml       hospitals and their public keys
+    exchange        number of the last exchange (`transport.exchanges`)
 
 It has nothing of a patient.
 """

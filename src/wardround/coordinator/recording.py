@@ -85,7 +85,7 @@ def run_recorded(
         witness, tries = coordinator.witness(round), coordinator.tries(round)
         entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
         entry |= {} if tries is None else asdict(tries)
-        if round <= study.training_rounds and section.strategy in ("fedsgd", "pooled"):
+        if study.centre_rounds < round <= study.training_rounds and section.strategy in ("fedsgd", "pooled"):
             entry |= norms
         measured, headline = measure(round, models)
         if models is not None:

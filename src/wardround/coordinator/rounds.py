@@ -21,7 +21,7 @@ Models = dict[str, Vector]
 JsonDict = dict[str, object]
 
 _PARAMETERS = re.compile(
-    r"(^|/)(weights|mean|moments|velocity|first_moment|second_moment|variates|counter|left_out|model/\d+)$"
+    r"(^|/)(weights|mean|moments|rows|centre|velocity|first_moment|second_moment|variates|counter|left_out|model/\d+)$"
 )
 """Names of arrays of a strategy's state whose last axis is the trained parameters."""
 

@@ -52,6 +52,7 @@ from wardround.work import (
     Evaluate,
     GradientSum,
     Receive,
+    RowSum,
     SayHello,
     ScoreSum,
     Summed,
@@ -163,7 +164,7 @@ class MaskedAggregator:
             return round == 0 and self.agreement.count is not None
         if isinstance(work, Evaluate):
             return round == self.agreement.rounds + 1 and self.agreement.evaluation is not None
-        return isinstance(work, GradientSum | ScoreSum) and 0 < round <= self.agreement.rounds
+        return isinstance(work, GradientSum | RowSum | ScoreSum) and 0 < round <= self.agreement.rounds
 
     def _learn_attempts(self, channel: Channel, request: Request, deadline_s: float) -> None:
         """Asks the hospitals, once in this process, for the last attempts that they took part in."""
@@ -248,10 +249,10 @@ class MaskedAggregator:
         match of:
             case CountPatients():
                 return self.agreement.terms(round, attempt, hospitals, None)
-            case Evaluate(weights=weights) | ScoreSum(weights=weights):
+            case Evaluate(weights=weights) | RowSum(weights=weights) | ScoreSum(weights=weights):
                 return self.agreement.terms(round, attempt, hospitals, weights)
-            case GradientSum(weights=weights, clipping_norm=norm):
-                return self.agreement.terms(round, attempt, hospitals, weights, norm)
+            case GradientSum(point=point, clipping_norm=norm):
+                return self.agreement.terms(round, attempt, hospitals, point, norm)
             case _:
                 assert_never(of)
 

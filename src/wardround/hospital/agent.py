@@ -39,10 +39,10 @@ from wardround.published import published
 from wardround.randomness import Randomness, Stream
 from wardround.training.convex import fit_head
 from wardround.training.exact_head import Int64, Steps
-from wardround.training.local import class_of_patients, local_steps
-from wardround.training.patients import TrainingPatients
-from wardround.training.scores import Rows64, moment_rows
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.local import LocalRun, class_of_patients, local_steps
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.scores import Rows64, mean_rows, moment_rows
+from wardround.training.workbench import Workbench
 from wardround.types import HospitalName, Vector
 from wardround.work import (
     CountClasses,
@@ -51,6 +51,7 @@ from wardround.work import (
     FittedHead,
     GradientSum,
     LocalUpdate,
+    RowSum,
     ScoreSum,
     SelectiveUpdate,
 )
@@ -244,10 +245,11 @@ class Agent:
         known = self.correlated.repeated(request.round, request.work)
         self.account.check_unanswered(f"round {request.round}", None if known is None else _digest(known))
 
-    def gradients(self, request: Request, weights: Vector) -> Iterator[Vector]:
+    def gradients(self, request: Request, work: GradientSum) -> Iterator[Vector]:
         """Yields the gradient of each patient of this round, drawn in secret, not clipped. Private, each of them."""
         dropout = self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()
-        yield from self.workbench.patient_gradients(weights, self.sample(request), dropout)
+        workbench = self.workbench.centred(work.centre)
+        yield from workbench.patient_gradients(work.weights, self.sample(request), dropout)
 
     def sums_exactly(self, steps: Steps) -> bool:
         """Returns whether `exact_sum` gives a round's gradients on this grid; it follows from public numbers alone."""
@@ -262,15 +264,19 @@ class Agent:
         clip = clip_of(self.plan.training)
         if not clip.accepts(work.clipping_norm):
             raise PrivacyError(f"A round must ask for no clipping norm here, got {work.clipping_norm}.")
-        return self.workbench.exact_sum(work.weights, self.sample(request), clip.norm, clip.fixed, steps)
+        workbench = self.workbench.centred(work.centre)
+        return workbench.exact_sum(work.weights, self.sample(request), clip.norm, clip.fixed, steps)
 
-    def score_rows(self, request: Request, weights: Vector) -> Rows64:
-        """Returns the moments of class scores of each patient of this round, (patient, parameter). Private."""
-        return moment_rows(self.workbench, weights, self.sample(request), clip_of(self.plan.training).norm)
+    def statistic_rows(self, request: Request, work: RowSum | ScoreSum) -> Rows64:
+        """Returns the mean row, or moments of class scores, of each patient, (patient, parameter). Private."""
+        norm, drawn = clip_of(self.plan.training).norm, self.sample(request)
+        if isinstance(work, RowSum):
+            return mean_rows(self.workbench, work.weights.size, drawn, norm)
+        return moment_rows(self.workbench, work.weights, drawn, norm)
 
-    def score_sum(self, request: Request, weights: Vector) -> ClippedSum:
-        """Returns the sum of `score_rows`. Private; its sensitivity is the plan's clipping norm."""
-        rows = self.score_rows(request, weights)
+    def statistic_sum(self, request: Request, work: RowSum | ScoreSum) -> ClippedSum:
+        """Returns the sum of `statistic_rows`. Private; its sensitivity is the plan's clipping norm."""
+        rows = self.statistic_rows(request, work)
         return ClippedSum(torch.from_numpy(rows.sum(axis=0)), clip_of(self.plan.training).norm)
 
     def noise_bytes(self, request: Request) -> Callable[[int], bytes]:
@@ -294,13 +300,13 @@ class Agent:
                 return Answer(noised_histograms(self.plan.evaluation, total, noise), event)
             case GradientSum():
                 drawn, clip = self.sample(request), clip_of(part)
-                [clipped] = self.workbench.gradient_sums(
+                [clipped] = self.workbench.centred(work.centre).gradient_sums(
                     work.weights, [drawn], clip.gradient_norm(work.clipping_norm),
                     self.randomness.stream("dropout", request.round).seed(), clip.fixed,
                 )  # fmt: skip
                 return self.release(request, work, clipped, drawn)
-            case ScoreSum():
-                return Answer(noised_sum(part, self.score_sum(request, work.weights), noise), event)
+            case RowSum() | ScoreSum():
+                return Answer(noised_sum(part, self.statistic_sum(request, work), noise), event)
             case FittedHead():
                 fitted = fit_head(self.workbench, self.patients, work.fit)
                 return Answer(noised_head(part, fitted, noise), event)
@@ -313,14 +319,23 @@ class Agent:
                 )  # fmt: skip
                 return Answer(update, event)
             case LocalUpdate():
-                weights, velocity = local_steps(
-                    self.workbench, work.weights, self.patients, part, work.steps,
-                    self._stream("sampling", request), noise,
-                )  # fmt: skip
-                update = noised_update(part, weights - work.weights, noise)
-                return Answer(update, event, velocity if work.steps.keep_velocity else None)
+                run = self.local_run(request, work)
+                [(weights, velocity)] = local_steps(self.workbench, part, [run])
+                return self.updated(request, work, run, weights, velocity)
             case _:
                 raise ValueError(f"{work.name} is not answered with a noised vector")
+
+    def local_run(self, request: Request, work: LocalUpdate) -> LocalRun:
+        """Returns this hospital's local steps of a round."""
+        sampling, noise = self._stream("sampling", request), self._stream("noise", request)
+        return LocalRun(work.weights, self.patients, work.steps, sampling, noise)
+
+    def updated(
+        self, request: Request, work: LocalUpdate, run: LocalRun, weights: Vector, velocity: Vector
+    ) -> Answer:
+        """Returns the answer to a round of local steps, from the weights and the velocity after them."""
+        update = noised_update(self.plan.training, weights - work.weights, run.noise)
+        return Answer(update, self.event_of(request), velocity if work.steps.keep_velocity else None)
 
     def _stream(self, purpose: str, request: Request) -> Stream:
         name = computed(request.work).name

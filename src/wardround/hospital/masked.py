@@ -46,7 +46,7 @@ from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.training.exact_head import Steps
 from wardround.types import Vector
-from wardround.work import Announce, CountPatients, Evaluate, GradientSum, ScoreSum, Summed
+from wardround.work import Announce, CountPatients, Evaluate, GradientSum, RowSum, ScoreSum, Summed
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -124,9 +124,11 @@ class MaskedRounds:
         refused = self._agent.refuses(request)  # now, while no hospital has been charged for this attempt
         if refused is not None:
             return refused
-        weights = None if isinstance(work.of, CountPatients) else work.of.weights
-        norm = work.of.clipping_norm if isinstance(work.of, GradientSum) else None
-        terms = self._agreement.terms(request.round, work.attempt, work.hospitals, weights, norm)
+        point = None if isinstance(work.of, CountPatients) else work.of.weights
+        norm = None
+        if isinstance(work.of, GradientSum):
+            point, norm = work.of.point, work.of.clipping_norm
+        terms = self._agreement.terms(request.round, work.attempt, work.hospitals, point, norm)
         check_follows(terms, self._last_before(request.round))
         seen = {name: known.mark for name, known in self.notes.peers.items()}
         ledger = mark_of(self._agent.account, self._identity)
@@ -239,9 +241,9 @@ class MaskedRounds:
             case GradientSum():
                 layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
                 as_row = rows_of(clip, layout, work.clipping_norm)
-                rows = map(as_row, agent.gradients(attempt.request, work.weights))
-            case ScoreSum():
-                rows = iter(agent.score_rows(attempt.request, work.weights))
+                rows = map(as_row, agent.gradients(attempt.request, work))
+            case RowSum() | ScoreSum():
+                rows = iter(agent.statistic_rows(attempt.request, work))
             case _:
                 assert_never(work)
         for row in rows:

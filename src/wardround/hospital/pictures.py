@@ -29,8 +29,8 @@ from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.training.device import device_for
-from wardround.training.encodings import encodings, is_kept
-from wardround.training.workbench import Lattice, Workbench
+from wardround.training.encodings import Lattice, encodings, is_kept
+from wardround.training.workbench import Workbench
 
 DEFAULT_CACHE = Path("~/.cache/wardround")
 _KEY_FILE = "hospital.key"

@@ -103,7 +103,9 @@ def _prefix(card: ModelCard, model: str | None) -> str:
     models = card.weights.models
     if (model is None) != (not models) or (model is not None and model not in models):
         known = f"one of {', '.join(models)}" if models else "left out: the file holds one model"
-        raise ModelError(f"`--member` (in Python `model`) must be {known}, got {model}; change it.", code="model-name")
+        raise ModelError(
+            f"`--member` (in Python `model`) must be {known}, got {model}; change it.", code="model-name"
+        )
     return "" if model is None else f"{model}/"
 
 

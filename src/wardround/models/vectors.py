@@ -5,7 +5,7 @@ in C order. It is the only form in which a model travels between a hospital and 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,16 @@ def load_vector(module: nn.Module, vector: Vector) -> None:
     Raises:
         ModelError: the vector's shape is not (number of trained parameters,). The module is then unchanged.
     """
-    sizes = [parameter.numel() for parameter in _trained(module)]
+    load_parameters(_trained(module), vector)
+
+
+def load_parameters(parameters: Sequence[nn.Parameter], vector: Vector) -> None:
+    """Writes a row of numbers, (parameter,), into parameters in place, as `load_vector` does.
+
+    Raises:
+        ModelError: the vector's shape is not (number of these parameters,). They are then unchanged.
+    """
+    sizes = [parameter.numel() for parameter in parameters]
     if vector.shape != (sum(sizes),):
         raise ModelError(
             f"a parameter vector must have shape ({sum(sizes)},) for this network, got {vector.shape}. "
@@ -53,8 +62,8 @@ def load_vector(module: nn.Module, vector: Vector) -> None:
         )
     values = torch.from_numpy(np.array(vector, dtype=np.float32))
     with torch.no_grad():
-        for parameter, piece in zip(_trained(module), torch.split(values, sizes), strict=True):
-            parameter.copy_(piece.reshape(parameter.shape))
+        for parameter, piece in zip(parameters, torch.split(values, sizes), strict=True):
+            parameter.copy_(piece.view(parameter.shape))
 
 
 def named_weights(network: Network, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:

@@ -1,8 +1,9 @@
 """Pictures of one step with the patient of each, and the loss of each picture."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -31,6 +32,11 @@ class PatientBatch:
     patient: Tensor
     num_patients: int
     keys: Sequence[int | str] | None = None
+
+    def on(self, device: torch.device) -> "PatientBatch":
+        """Returns the batch on a device."""
+        inputs, labels, patient = (each.to(device) for each in (self.inputs, self.labels, self.patient))
+        return replace(self, inputs=inputs, labels=labels, patient=patient)
 
     def singles(self) -> "list[PatientBatch]":
         """Returns every picture in a batch of its own."""

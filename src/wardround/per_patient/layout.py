@@ -57,8 +57,8 @@ class Layout:
 
     def flat(self, gradients: Iterable[Tensor | None]) -> Tensor:
         """Returns gradients in the order of the parameters as one vector; None is zero."""
-        pairs = zip(self.parameters.values(), gradients, strict=True)
-        return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1).to(self.dtype) for p, g in pairs])
+        pairs, dtype = zip(self.parameters.values(), gradients, strict=True), self.dtype
+        return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1).to(dtype) for p, g in pairs])
 
     def sizes_of(self, sections: dict[str, int] | None) -> list[int]:
         """Returns how many numbers each section of the vector has; None is one section."""

@@ -12,10 +12,14 @@ from wardround.boundary.machine import raise_fault
 from wardround.federation.messages import Answer, Failure, FailureCode, Failures, Request, Requests, Stage
 from wardround.hospital.agent import Agent
 from wardround.privacy.plans.releases import clip_of
+from wardround.training.local import local_steps
 from wardround.types import HospitalName
-from wardround.work import GradientSum
+from wardround.work import GradientSum, LocalUpdate
 
 _log = logging.getLogger("wardround.hospital")
+
+_STATE_BYTES = 1 << 27
+"""Weights, velocities and gradients of hospitals that take local steps side by side, at most, unless one has more."""
 
 Transaction = Callable[[], AbstractContextManager[object]]
 """Opens a ledger file once, so that all charges of a round reach the disk together."""
@@ -41,6 +45,8 @@ def answer_all(
         admitted = {name: request for name, request in admitted.items() if known[name] is None}
         together = [name for name, request in admitted.items() if isinstance(request.work, GradientSum)]
         answers |= _gradient_sums([agents[name] for name in together], [admitted[name] for name in together])
+        together = [name for name, request in admitted.items() if isinstance(request.work, LocalUpdate)]
+        answers |= _local_updates([agents[name] for name in together], [admitted[name] for name in together])
         for name, request in admitted.items():
             if name not in answers:
                 answers[name] = agents[name].answer_alone(request)
@@ -69,3 +75,23 @@ def _gradient_sums(agents: Sequence[Agent], requests: Sequence[Request]) -> dict
         agent.name: agent.release(request, work, clipped, sample)
         for agent, request, work, clipped, sample in zip(agents, requests, works, sums, samples, strict=True)
     }
+
+
+def _local_updates(agents: Sequence[Agent], requests: Sequence[Request]) -> dict[HospitalName, Answer]:
+    """Returns answers to rounds of local steps; unseeded, hospitals take theirs side by side where they can.
+
+    A seeded run takes one hospital after the other, as deployed hospitals do, so that it gives their bits.
+    """
+    answers: dict[HospitalName, Answer] = {}
+    works = [request.work for request in requests if isinstance(request.work, LocalUpdate)]
+    asked = list(zip(agents, requests, works, strict=True))
+    is_shared = bool(agents) and agents[0].randomness.is_private
+    most = max(1, _STATE_BYTES // (12 * max(1, works[0].weights.size))) if is_shared else 1
+    for first in range(0, len(asked), most):
+        block = asked[first : first + most]
+        runs = [agent.local_run(request, work) for agent, request, work in block]
+        agent = block[0][0]
+        found = local_steps(agent.workbench, agent.plan.training, runs)
+        for (agent, request, work), run, after in zip(block, runs, found, strict=True):
+            answers[agent.name] = agent.updated(request, work, run, *after)
+    return answers

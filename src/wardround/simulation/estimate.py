@@ -37,9 +37,9 @@ from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.availability import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
-from wardround.training.encodings import is_kept, strided
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Lattice, Sample, Workbench
+from wardround.training.encodings import Lattice, is_kept, strided
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 from wardround.types import Persons
 
 

@@ -235,7 +235,7 @@ def check_references(study: Study, plan: Plan) -> None:
 
 def _resting_on(name: str, study: Study, plan: Plan) -> tuple[Study, Plan]:
     """Returns the study and the plan of a reference run."""
-    study = _with_strategy(study, _strategy_of(name, study))
+    study = _with_strategy(study, _strategy_of(name, study), centred=name == REPEATS)
     own = _noised(name, study, plan)
     return study, own if REFERENCES[name].private else not_private(own, own.releases)
 
@@ -265,11 +265,15 @@ def _strategy_of(name: str, study: Study) -> str:
     return study.federation.strategy if name in (REPEATS, "no-privacy") else REFERENCES[name].strategy
 
 
-def _with_strategy(study: Study, strategy: str) -> Study:
-    """Returns the study with another strategy of one gradient a round, without scores; a fit to the end stays one."""
+def _with_strategy(study: Study, strategy: str, *, centred: bool = False) -> Study:
+    """Returns the study with another strategy of one gradient a round, without scores; a fit to the end stays one.
+
+    The first rounds release a mean row, as the study has it, where the reference is `centred`.
+    """
     own = study.federation
     if isinstance(own, FederatedSGD):
-        study = study.model_copy(update={"federation": own.model_copy(update={"score_rounds": 0})})
+        less = {"score_rounds": 0} | ({} if centred else {"centre_rounds": 0})
+        study = study.model_copy(update={"federation": own.model_copy(update=less)})
     if strategy == own.strategy or study.fits_head:
         return study
     steps = {key: getattr(own, key) for key in ("learning_rate", "momentum", "average_last")}

@@ -32,10 +32,9 @@ from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness.sampling import Indices
 from wardround.simulation.availability import Availability
 from wardround.simulation.batches import Transaction, admit_all
-from wardround.training.patients import TrainingPatients, united
-from wardround.training.workbench import Sample
+from wardround.training.patients import Sample, TrainingPatients, united
 from wardround.types import HospitalName, Vector
-from wardround.work import CountPatients, GradientSum, ScoreSum
+from wardround.work import CountPatients, GradientSum, RowSum, ScoreSum
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -63,7 +62,7 @@ class JointSum:
         if self.availability is not None:
             missing = set().union(*self.availability.silent(channel.hospitals, requests))
         in_time = {name: asked for name, asked in requests.items() if name not in missing}
-        if not in_time or not isinstance(request.work, CountPatients | GradientSum | ScoreSum):
+        if not in_time or not isinstance(request.work, CountPatients | GradientSum | RowSum | ScoreSum):
             return self.otherwise.collect(channel, requests, deadline_s)
         total = self._answered(in_time)
         if not missing:
@@ -97,13 +96,13 @@ class JointSum:
         if isinstance(work, CountPatients):
             count = np.array([float(sum(len(agent.patients) for agent in admitted))])
             return noised_counts(plan.count, count, noise, hospitals)
-        if isinstance(work, ScoreSum):
-            parts = [agent.score_sum(request, work.weights) for agent in admitted]
+        if isinstance(work, RowSum | ScoreSum):
+            parts = [agent.statistic_sum(request, work) for agent in admitted]
             total = torch.stack([part.vector for part in parts]).sum(0)
             return noised_sum(plan.training, ClippedSum(total, parts[0].sensitivity), noise, hospitals)
         assert isinstance(work, GradientSum), "asked for nothing else"
         sample, clip = Sample(self._patients, self._chosen(admitted, request)), clip_of(plan.training)
-        [clipped] = first.workbench.gradient_sums(
+        [clipped] = first.workbench.centred(work.centre).gradient_sums(
             work.weights, [sample], clip.gradient_norm(work.clipping_norm),
             randomness.stream("dropout", request.round).seed(), clip.fixed,
         )  # fmt: skip

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,30 @@ _STRIDED_PART = 16
 
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Training inputs of some pixels or voxels of each picture, at the same places of all pictures.
+
+    Attributes:
+        stride: every so many along each axis (`strided`).
+        inputs: (picture, feature, *space); no bit of a picture's depends on another picture.
+    """
+
+    stride: int
+    inputs: Tensor
+
+
+def encoded(network: Network, pixels: Pictures) -> Tensor:
+    """Returns inputs of every picture, (picture, ...): the encoding is fixed, public, and of each picture alone.
+
+    A frozen network takes one picture at a time: in a batch, its last bits would follow from the batch's size.
+    """
+    at_once = 256 if next(network.encode.parameters(), None) is None else 1
+    starts = range(0, len(pixels), at_once)
+    with torch.no_grad():
+        return torch.cat([network.encode(torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
 
 
 def is_kept(network: Network) -> bool:

@@ -1,32 +1,43 @@
 """A hospital's own steps within a round: DP-SGD on its patients, or plain SGD where nothing is promised of a step."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.kinds import Training
 from wardround.privacy.plans.releases import clip_of, noised_sum, sample, share_of_patients
 from wardround.randomness import Stream
 from wardround.randomness.sampling import Indices
-from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.workbench import Workbench
 from wardround.types import Vector
 from wardround.work import LocalSteps
 
 
-def local_steps(
-    workbench: Workbench,
-    weights: Vector,
-    patients: TrainingPatients,
-    part: Training,
-    run: LocalSteps,
-    sampling: Stream,
-    noise: Stream,
-) -> tuple[Vector, Vector]:
-    """Returns the weights and the velocity of the heavy ball after steps on one hospital's patients, (parameter,).
+@dataclass(frozen=True)
+class LocalRun:
+    """Local steps of one hospital, from public weights, (parameter,); its streams draw patients and noise."""
+
+    weights: Vector
+    patients: TrainingPatients
+    run: LocalSteps
+    sampling: Stream
+    noise: Stream
+
+
+def local_steps(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:
+    """Returns weights and velocity of the heavy ball after steps on each hospital's own patients, (parameter,) each.
 
     The step is v <- momentum v + g + proximal (w - w0) + correction, w <- w - learning_rate v, with g the noised sum of
     clipped gradients over a public constant. Everything but g is public or computed from earlier steps.
 
-    Guarantee:
+    Several hospitals of one process take their steps side by side where nothing is clipped and the network allows it.
+    That changes the cost, and of the values the rounding: a seeded run gives one hospital a call.
+
+    Guarantee, for each hospital:
         Releases `run.steps` noised sums as the part's event has them; the weights are computed from these alone.
         Where the part noises updates, nothing here is noised, and the weights may leave only through
         `wardround.privacy.plans.releases.noised_update`. Weights and sampling by class must be public: a patient's
@@ -39,23 +50,58 @@ def local_steps(
         https://arxiv.org/abs/1812.06127; the correction of Karimireddy et al. 2019 (SCAFFOLD), equation 3,
         https://arxiv.org/abs/1910.06378.
     """
-    start = weights
-    velocity = np.zeros_like(weights) if run.velocity is None else run.velocity
-    denominator = share_of_patients(part) * max(1, len(patients)) if run.denominator is None else run.denominator
+    weights = [own.weights for own in runs]
+    velocities = [np.zeros_like(own.weights) if own.run.velocity is None else own.run.velocity for own in runs]
+    for step in range(max((own.run.steps for own in runs), default=0)):
+        places = [place for place, own in enumerate(runs) if step < own.run.steps]
+        at = [weights[place] for place in places]
+        sums = _sums(workbench, part, [runs[place] for place in places], at)
+        for place, clipped in zip(places, sums, strict=True):
+            weights[place], velocities[place] = _stepped(
+                part, runs[place], clipped, weights[place], velocities[place]
+            )
+    return list(zip(weights, velocities, strict=True))
+
+
+def _sums(
+    workbench: Workbench,
+    part: Training,
+    runs: Sequence[LocalRun],
+    weights: Sequence[Vector],
+) -> list[ClippedSum]:
+    """Returns the clipped sum of one step of each hospital, at its own weights."""
     clip = clip_of(part)
-    for _ in range(run.steps):
-        chosen = _thinned(sample(part, patients.names, sampling), patients, run, sampling)
-        [clipped] = workbench.gradient_sums(
-            weights, [Sample(patients, chosen)], clip.norm, sampling.seed(), clip.fixed, run.class_weights
+    samples = [
+        Sample(
+            own.patients,
+            _thinned(sample(part, own.patients.names, own.sampling), own.patients, own.run, own.sampling),
         )
-        gradient = noised_sum(part, clipped, noise) / np.float32(denominator)
-        if run.proximal:
-            gradient = gradient + np.float32(run.proximal) * (weights - start)
-        if run.correction is not None:
-            gradient = gradient + run.correction
-        velocity = np.float32(run.momentum) * velocity + gradient
-        weights = weights - np.float32(run.learning_rate) * velocity
-    return weights, velocity
+        for own in runs
+    ]
+    classes = {own.run.class_weights for own in runs}
+    if len(runs) > 1 and len(classes) == 1 and math.isinf(clip.norm):
+        together = workbench.plain_sums_at(weights, samples, classes.pop())
+        if together is not None:
+            return together
+    return [
+        workbench.gradient_sums(at, [of], clip.norm, own.sampling.seed(), clip.fixed, own.run.class_weights)[0]
+        for own, at, of in zip(runs, weights, samples, strict=True)
+    ]
+
+
+def _stepped(
+    part: Training, own: LocalRun, clipped: ClippedSum, weights: Vector, velocity: Vector
+) -> tuple[Vector, Vector]:
+    """Returns weights and velocity after one step."""
+    run = own.run
+    expected = share_of_patients(part) * max(1, len(own.patients)) if run.denominator is None else run.denominator
+    gradient = noised_sum(part, clipped, own.noise) / np.float32(expected)
+    if run.proximal:
+        gradient = gradient + np.float32(run.proximal) * (weights - own.weights)
+    if run.correction is not None:
+        gradient = gradient + run.correction
+    velocity = np.float32(run.momentum) * velocity + gradient
+    return weights - np.float32(run.learning_rate) * velocity, velocity
 
 
 def class_of_patients(patients: TrainingPatients) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

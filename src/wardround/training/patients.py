@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wardround.images.patients import ImageRef, Patient
-from wardround.randomness import Names, names_of
+from wardround.randomness import Indices, Names, names_of
 from wardround.types import Labels
 
 Rows = npt.NDArray[np.int64]
@@ -69,6 +69,14 @@ class Drawn:
     labels: Labels
     patient: Tensor
     keys: npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some of a hospital's patients."""
+
+    patients: TrainingPatients
+    chosen: Indices
 
 
 def training_patients(patients: Sequence[Patient], images_per_patient: int | None) -> TrainingPatients:

@@ -27,7 +27,10 @@ from wardround.errors import ModelError
 from wardround.models.linear import scoring_layer
 from wardround.models.networks.ordinal import ContinuationRatios
 from wardround.per_patient.margins import DOUBLE_PRECISION
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.centring import cut_rows
+from wardround.training.centring import unit_of as row_unit
+from wardround.training.patients import Sample
+from wardround.training.workbench import Workbench
 from wardround.types import Vector
 
 Rows64 = npt.NDArray[np.float64]
@@ -45,6 +48,20 @@ _SQUARED_NORM = 2
 """1 + sin^2 + cos^2, of each score of a picture."""
 
 _AT_ONCE = 256
+
+
+def mean_rows(workbench: Workbench, parameters: int, sample: Sample, clipping_norm: float) -> Rows64:
+    """Returns each patient's mean row (`wardround.training.centring`), (patient, parameter), zeros behind it.
+
+    Its L2 norm is at most `clipping_norm`, and no bit of it depends on another patient.
+    """
+    drawn, counts = sample.patients.pictures_of(sample.chosen), sample.patients.counts[sample.chosen]
+    found = np.zeros((len(sample.chosen), parameters))
+    for start in range(0, len(drawn.rows), _AT_ONCE):
+        own = slice(start, start + _AT_ONCE)
+        cut = cut_rows(workbench.inputs_of(drawn.rows[own]))
+        np.add.at(found[:, : cut.shape[1]], drawn.patient.numpy()[own], cut)
+    return np.asarray(found * (row_unit(clipping_norm) / np.maximum(1, counts))[:, None])
 
 
 def scores_of(logits: Rows64) -> Rows64:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wardround.models.linear import linear_layer
 from wardround.models.network import Network
-from wardround.models.vectors import load_vector, sha256_of, to_vector
+from wardround.models.vectors import load_parameters, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
@@ -24,15 +24,16 @@ from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import in_single_precision, one_thread
+from wardround.per_patient.side_by_side import sums_side_by_side
 from wardround.per_patient.slow_path import plain_sum
-from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.training.centring import centred_inputs
 from wardround.training.device import CPU, mixed_precision
-from wardround.training.encodings import strided
+from wardround.training.encodings import Lattice, encoded, strided
 from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
-from wardround.training.patients import Rows, TrainingPatients
+from wardround.training.patients import Rows, Sample
 from wardround.training.slotted import Slotted
 from wardround.types import Masks, Pictures, Scores, Vector
 
@@ -44,26 +45,8 @@ _NOT_AUGMENTED = Augmentation()
 _PIXELS_AT_ONCE = 1 << 22
 """Pixels or voxels, over all pictures, whose float inputs are in memory at one time, at most."""
 
-
-@dataclass(frozen=True)
-class Sample:
-    """Some of a hospital's patients."""
-
-    patients: TrainingPatients
-    chosen: Indices
-
-
-@dataclass(frozen=True)
-class Lattice:
-    """Training inputs of some pixels or voxels of each picture, at the same places of all pictures.
-
-    Attributes:
-        stride: every so many along each axis (`wardround.training.encodings.strided`).
-        inputs: (picture, feature, *space); no bit of a picture's depends on another picture.
-    """
-
-    stride: int
-    inputs: Tensor
+_PIXELS_SHARED = 1 << 19
+"""Pixels or voxels, over all hospitals of a shared pass, at most, unless one has more."""
 
 
 class Workbench:
@@ -109,12 +92,15 @@ class Workbench:
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self.device = device
         self._there = network.trained if device == CPU else copy.deepcopy(network.trained).to(device)
+        self._trained = {m: [p for p in m.parameters() if p.requires_grad] for m in (network.trained, self._there)}
         self._loaded: tuple[nn.Module, Vector] | None = None
+        self._in_training: nn.Module | None = None
         # A network that the catalogue did not build is not known to keep patients apart.
         self._independence = Independence.CHECKED if network.parts else Independence.BY_CONSTRUCTION
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
-        self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+        self._inputs = encoded(network, pixels) if network.encode_once and inputs is None else inputs
+        self._centred: tuple[Vector, Workbench] | None = None
         self._head = HeadSums.of(network, self._inputs, loss) if augmentation.is_identity else None
 
     @cached_property
@@ -136,6 +122,17 @@ class Workbench:
     def trains_head(self) -> bool:
         """True where a linear head on kept inputs is trained, by matrix products."""
         return self._head is not None
+
+    def centred(self, centre: Vector | None) -> "Workbench":
+        """Returns the workbench of a head on rows less a centre (`wardround.training.centring`); itself for None."""
+        if centre is None:
+            return self
+        if self._centred is None or not np.array_equal(self._centred[0], centre):
+            inputs = centred_inputs(self.network, self._inputs, centre)
+            network = copy.deepcopy(self.network)  # evaluations load their weights into this one
+            made = Workbench(network, self._pixels, self._loss, self._memory_bytes, inputs=inputs)
+            self._centred = (centre, made)
+        return self._centred[1]
 
     def gradient_sums(
         self,
@@ -164,7 +161,7 @@ class Workbench:
             drawn = [(sample.patients, sample.chosen) for sample in samples]
             return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
         self._load(self._there, weights)
-        self._there.train()
+        self._train(self._there)
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
@@ -175,7 +172,7 @@ class Workbench:
             present, local = torch.unique(group, return_inverse=True)
             with mixed_precision(self.device):
                 sums = clipped_sums_by_group(
-                    self._there, loss, self._moved(batch), local, len(present),
+                    self._there, loss, batch.on(self.device), local, len(present),
                     clipping_norm=clipping_norm, clipping=rule,
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
                     independence=self._independence,
@@ -187,6 +184,33 @@ class Workbench:
             ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, count)
             for total, count in zip(totals, within, strict=True)
         ]
+
+    def plain_sums_at(
+        self, weights: Sequence[Vector], samples: Sequence[Sample], class_weights: tuple[float, ...] | None
+    ) -> list[ClippedSum] | None:
+        """Returns the plain gradient sum of each sample at its own weights, (parameter,), in common passes; or None.
+
+        None of a head, varied pictures, a GPU, a network that is not known or draws (`per_patient.side_by_side`).
+        Nothing is clipped or noised: nothing of it may leave as it is.
+        """
+        drawn = [place for place, sample in enumerate(samples) if len(sample.chosen)]
+        counts = [int(samples[place].patients.counts[samples[place].chosen].sum()) for place in drawn]
+        is_fit = self._head is None and self.device == CPU and self._augmentation.is_identity
+        if not is_fit or self._independence is not Independence.CHECKED or max(counts, default=0) > self._at_once:
+            return None
+        self._train(self._there)
+        loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
+        sums = [ClippedSum(torch.zeros(own.size), math.inf) for own in weights]
+        most = max(1, _PIXELS_SHARED // max(1, int(np.prod(self._pixels.shape[2:]))))
+        for first, last in patient_ranges(counts, min(self._at_once, most)):
+            [(batch, _)] = self._batches([samples[place] for place in drawn[first:last]], 0)
+            own = [torch.from_numpy(weights[place]) for place in drawn[first:last]]
+            found = sums_side_by_side(self._there, self._layout, loss, batch, counts[first:last], own)
+            if found is None:
+                return None
+            for place, vector in zip(drawn[first:last], found, strict=True):
+                sums[place] = ClippedSum(vector, math.inf)
+        return sums
 
     def sums_at(
         self, weights: npt.NDArray[np.float32], sample: Sample, clipping_norm: float, rule: Clipping
@@ -229,7 +253,7 @@ class Workbench:
             (`wardround.per_patient.isolated`).
         """
         self._load(self.network.trained, weights)
-        self.network.trained.train()
+        self._train(self.network.trained)
         slots = self._independence is Independence.CHECKED and self._masks is None
         if self._slotted is None and slots and self._augmentation.is_identity:
             self._slotted = Slotted(self.network, self._loss, self._pixels, self._inputs, self._memory_bytes)
@@ -291,16 +315,19 @@ class Workbench:
             assert isinstance(total, Tensor), "an ensemble has models"
             yield part, total / len(models)
 
-    def _load(self, trained: nn.Module, weights: Vector) -> None:
-        # hospitals of one round share one array
+    def _load(self, trained: nn.Module, weights: Vector) -> None:  # hospitals of one round share one array
         if self._loaded is None or self._loaded[0] is not trained or self._loaded[1] is not weights:
-            load_vector(trained, weights)
+            load_parameters(self._trained[trained], weights)
             self._loaded = trained, weights
 
-    def _moved(self, batch: PatientBatch) -> PatientBatch:
-        """Returns a batch on the device."""
-        inputs, labels, patient = (each.to(self.device) for each in (batch.inputs, batch.labels, batch.patient))
-        return replace(batch, inputs=inputs, labels=labels, patient=patient)
+    def _train(self, trained: nn.Module) -> None:
+        """Puts the network into training mode: a walk over its modules, once between two evaluations."""
+        if self._in_training is not trained or not trained.training:
+            self._in_training = trained.train()
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return Layout.of(self._there)
 
     def _batches(
         self, samples: Sequence[Sample], seed: int, at_once: int | None = None
@@ -311,17 +338,15 @@ class Workbench:
         """
         most = self._at_once if at_once is None else min(at_once, self._at_once)
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
-        sizes = [len(sample.chosen) for sample in samples]
         names = [key for sample in samples for key in sample.patients.keys[sample.chosen].tolist()]
-        shifts = np.cumsum([0, *sizes])
-        if shifts[-1] == 0:
+        if not names:
             return
         rows = np.concatenate([part.rows for part in drawn])
         keys = np.concatenate([part.keys for part in drawn])
         labels = torch.from_numpy(np.concatenate([part.labels for part in drawn]))
-        patient = torch.cat([part.patient + int(shift) for part, shift in zip(drawn, shifts, strict=False)])
-        group = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(sizes))
-        counts = torch.bincount(patient, minlength=int(shifts[-1])).tolist()
+        group = torch.from_numpy(np.repeat(np.arange(len(samples)), [len(sample.chosen) for sample in samples]))
+        counts = np.concatenate([sample.patients.counts[sample.chosen] for sample in samples]).tolist()
+        patient = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         ends = [0, *accumulate(counts)]
         for first, last in patient_ranges(counts, most):
             members = slice(ends[first], ends[last])
@@ -333,13 +358,15 @@ class Workbench:
         self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
     ) -> None:
         """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
-        layout, owner = Layout.of(self._there), group[batch.patient]
-        hospitals = torch.unique(owner).tolist()
-        for hospital in hospitals:
-            at = slice(None) if len(hospitals) == 1 else torch.nonzero(owner == hospital)[:, 0]
+        owners, sizes = torch.unique_consecutive(group[batch.patient], return_counts=True)
+        first = 0
+        for hospital, size in zip(owners.tolist(), sizes.tolist(), strict=True):
+            at, first = slice(first, first + size), first + size
             mine = replace(batch, inputs=batch.inputs[at], labels=batch.labels[at], patient=batch.patient[at])
             with mixed_precision(self.device):
-                found = plain_sum(self._there, layout, loss, self._moved(mine), keys_of(mine, dropout_seed))
+                found = plain_sum(
+                    self._there, self._layout, loss, mine.on(self.device), keys_of(mine, dropout_seed)
+                )
             totals[hospital] = _added(totals[hospital], found.cpu())
 
     def _batch(
@@ -362,21 +389,9 @@ class Workbench:
         targets = labels[of] if masks is None else masks.long()
         return PatientBatch(self._encode(pictures), targets, patient[of], num_patients)
 
+    @torch.no_grad()
     def _encode(self, pictures: Tensor) -> Tensor:
-        with torch.no_grad():
-            inputs: Tensor = self.network.encode(pictures)
-        return inputs
-
-    def _encode_all(self) -> Tensor:
-        """Returns inputs of every picture, computed once: the encoding is fixed, public, and of each picture alone.
-
-        A frozen network takes one picture at a time: in a batch, its last bits would follow from the batch's size.
-        """
-        at_once = 256 if next(self.network.encode.parameters(), None) is None else 1
-        starts = range(0, len(self._pixels), at_once)
-        return torch.cat(
-            [self._encode(torch.from_numpy(np.array(self._pixels[at : at + at_once]))) for at in starts]
-        )
+        return torch.as_tensor(self.network.encode(pictures))
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

@@ -24,9 +24,10 @@ from wardround.federation.messages import Failure, FailureCode, Failures, Replie
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import SIGNATURE_BYTES, CoordinatorKeys, SignedRequest
 from wardround.federation.wire.tables import decode_reply, encode_request
+from wardround.transport.exchanges import Exchanges
 from wardround.transport.frames import FrameReader, Kind, header_of
 from wardround.types import HospitalName
-from wardround.work import Answered, GradientSum, LocalUpdate, ScoreSum
+from wardround.work import Answered, GradientSum, LocalUpdate, RowSum, ScoreSum
 
 _log = logging.getLogger("wardround.transport")
 
@@ -99,6 +100,7 @@ class SocketChannel:
         keys: sign requests, and verify answers.
         patience_s: seconds for which a hospital that cannot be reached is waited for.
         watcher: told who was asked, who answered, and who is away.
+        exchanges: number the requests.
     """
 
     def __init__(
@@ -108,11 +110,12 @@ class SocketChannel:
         *,
         patience_s: float = 60.0,
         watcher: Watcher | None = None,
+        exchanges: Exchanges | None = None,
     ) -> None:
         self._paths, self._keys, self._patience_s = dict(sockets), keys, patience_s
         self._watcher = watcher or _Unwatched()
         self._open: dict[HospitalName, socket.socket] = {}
-        self._exchange = 0
+        self._exchanges = exchanges or Exchanges()
 
     @property
     def hospitals(self) -> tuple[HospitalName, ...]:
@@ -123,9 +126,9 @@ class SocketChannel:
         """See `Channel`."""
         began = time.monotonic()
         end = began + deadline_s
-        self._exchange = max(self._exchange + 1, time.time_ns())  # ascends after a restart as well
+        exchange = self._exchanges.next()
         calls: dict[HospitalName, _Call] = {}
-        for name, signed in self._signed(requests):
+        for name, signed in self._signed(requests, exchange):
             calls[name] = _Call(
                 name, requests[name], self._watcher, self._paths[name], self._keys, signed,
                 _limits_of(requests[name]), time.monotonic(),
@@ -150,13 +153,13 @@ class SocketChannel:
                     replies[name] = reply
         return replies, failures
 
-    def _signed(self, requests: Requests) -> Iterator[tuple[HospitalName, SignedRequest]]:
+    def _signed(self, requests: Requests, exchange: int) -> Iterator[tuple[HospitalName, SignedRequest]]:
         """Yields each hospital's request; a request to several hospitals is encoded once."""
         asked: dict[int, list[HospitalName]] = {}
         for name, request in requests.items():
             asked.setdefault(id(request), []).append(name)
         for names in asked.values():
-            signed = self._keys.sign(encode_request(requests[names[0]]), names, self._exchange)
+            signed = self._keys.sign(encode_request(requests[names[0]]), names, exchange)
             yield from zip(names, signed, strict=True)
 
     def close(self) -> None:
@@ -223,7 +226,12 @@ def sockets_of(given: Sequence[str], names: Sequence[str]) -> dict[HospitalName,
 def _limits_of(request: Request) -> Limits:
     """Returns the bounds of the reply to a request: an answer has exactly the coordinates that it asks for."""
     match request.work:
-        case GradientSum(weights=weights) | ScoreSum(weights=weights) | LocalUpdate(weights=weights):
+        case (
+            GradientSum(weights=weights)
+            | RowSum(weights=weights)
+            | ScoreSum(weights=weights)
+            | LocalUpdate(weights=weights)
+        ):
             return Limits.of_network(weights.size).answering(request.work)
         case _ if isinstance(request.work, Answered):
             return Limits().answering(request.work)

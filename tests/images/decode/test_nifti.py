@@ -149,6 +149,18 @@ def test_a_file_that_unpacks_without_end_is_stopped(monkeypatch):
         read_nifti(whole)
 
 
+def test_a_file_that_was_packed_in_pieces_is_one_file_and_what_follows_it_is_read_to_its_end():
+    whole = nibabel.Nifti1Image(volume(), AFFINE).to_bytes()
+    torn = bytearray(gzip.compress(b"more"))
+    torn[-8] ^= 1
+    for end in (b"", bytes(9), gzip.compress(b"more")):
+        for packed in (gzip.compress(whole), gzip.compress(whole[:400]) + bytes(3) + gzip.compress(whole[400:])):
+            np.testing.assert_array_equal(read_nifti(packed + end)[0], read_nifti(whole)[0])
+            for bad in (b"no member", bytes(torn)):
+                with pytest.raises(DataError, match="unpack to its end"):
+                    read_nifti(packed + end + bad)
+
+
 def test_a_checksum_behind_the_voxels_is_compared():
     packed = bytearray(gzip.compress(nibabel.Nifti1Image(volume(), AFFINE).to_bytes()))
     packed[-8] ^= 1

@@ -115,7 +115,7 @@ for (const [first, second, when] of task.races ?? []) {
     // A broken page may leave an answer half told.
     const rest = () => until(() => isAnswered() || performance.now() - changed > 10000);
     if (first) globalThis.dropped(first, "first");
-    if (first && when === "looking") await until(() => /measures/.test(of("overlay-words").textContent));
+    if (first && when === "looking") await until(() => /measures/.test(of("overlay-words").textContent) || isAnswered());
     globalThis.dropped(second, "second");
     watch.observe(document.querySelector("main"), { attributes: true, childList: true, characterData: true, subtree: true });
     await rest();

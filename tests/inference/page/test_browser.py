@@ -43,6 +43,7 @@ pytestmark = [
 
 MODELS = {
     "grey": ("small_cnn", picture_input(image_size=64), ("clear", "lesion"), "classes"),
+    "quick": ("linear", picture_input(image_size=64), ("clear", "lesion"), "classes"),
     "colour": (
         "small_cnn",
         picture_input(image_size=48, colour="rgb", fit="pad"),
@@ -248,19 +249,21 @@ def raced(page, pictures, tmp_path):
 @pytest.mark.usefixtures("driver")
 def test_the_answer_shown_belongs_to_the_picture_chosen_last(made, pictures, tmp_path):
     """Two files at once, and a second one while the first is being read, or its map is being measured."""
-    assert raced(made("grey")[1], pictures, tmp_path) == []
+    assert raced(made("quick")[1], pictures, tmp_path) == []
 
 
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.usefixtures("driver")
 def test_a_page_that_answers_two_pictures_at_once_is_caught(number, made, pictures, tmp_path, monkeypatch):
     """Each of the three places where the page gives up an earlier picture is taken out by itself."""
-    model, _ = made("grey")
+    model, _ = made("quick")
     true = write._asset
 
     def without(name):
+        if name != "page.js":
+            return true(name)
         parts = true(name).split(GUARD)
-        assert len(parts) == (4 if name == "page.js" else 1)
+        assert len(parts) == 4
         parts[number : number + 2] = ["".join(parts[number : number + 2])]
         return GUARD.join(parts)
 

@@ -55,6 +55,7 @@ from wardround.work import (
     LocalSteps,
     LocalUpdate,
     Receive,
+    RowSum,
     SayHello,
     ScoreSum,
     Selection,
@@ -151,7 +152,7 @@ def _steps() -> Iterator[LocalSteps]:
 
 _WEIGHTS = np.zeros(3, dtype=np.float32)
 _SELECTION = Selection(np.arange(3), 0.5, False, 0.0, 0.1)
-SUMS = (GradientSum(_WEIGHTS), GradientSum(_WEIGHTS, 0.3), ScoreSum(_WEIGHTS))
+SUMS = (GradientSum(_WEIGHTS), GradientSum(_WEIGHTS, 0.3), RowSum(_WEIGHTS), ScoreSum(_WEIGHTS))
 WORKS: tuple[Work, ...] = (
     CountPatients(),
     CountClasses(),

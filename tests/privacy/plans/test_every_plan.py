@@ -60,6 +60,7 @@ from wardround.work import (
     GradientSum,
     LocalUpdate,
     Receive,
+    RowSum,
     SayHello,
     ScoreSum,
     SelectiveUpdate,
@@ -158,7 +159,7 @@ def release_of(part, work):
         case NoisedHistograms(), Evaluate():
             std = part.noise.noise_multiplier * math.sqrt(1 if part.classes == 2 else part.classes)
             return (lambda stream: noised_histograms(part, np.zeros(SIZE), stream)), std
-        case NoisedGradients(), GradientSum() | ScoreSum() | LocalUpdate() | SelectiveUpdate():
+        case NoisedGradients(), GradientSum() | RowSum() | ScoreSum() | LocalUpdate() | SelectiveUpdate():
             zeros = ClippedSum(torch.zeros(SIZE, dtype=torch.float64), part.clip.norm)
             return (lambda stream: noised_sum(part, zeros, stream)), part.noise.noise_multiplier * NORM
         case CorrelatedGradients(), GradientSum():
@@ -178,7 +179,7 @@ def release_of(part, work):
 def released(part, work):
     """Returns the answers of the hospitals that are surely honest, summed, with the coordinator's noise."""
     release, std = release_of(part, work)
-    if isinstance(part, NoisedGradients) and not isinstance(work, GradientSum | ScoreSum):
+    if isinstance(part, NoisedGradients) and not isinstance(work, GradientSum | RowSum | ScoreSum):
         return release(RANDOMNESS.stream(work.name)), std  # steps follow each other: each needs all of its noise
     honest = part.noiser.honest if isinstance(part.noiser, NoiseShares) else 1
     total = np.sum([release(RANDOMNESS.stream(work.name, number)) for number in range(honest)], axis=0)
@@ -261,15 +262,18 @@ def test_a_round_asks_for_a_clipping_norm_just_where_norms_adapt():
                     assert protects(part, work) == ((work.clipping_norm is None) == (part.clip.adaptive is None))
 
 
-def test_scores_leave_just_where_the_plan_names_them():
+def test_scores_and_mean_rows_leave_just_where_the_plan_names_them():
     for part in parts():
         work, named = (
             ScoreSum(np.zeros(3, dtype=np.float32)),
             isinstance(part, NoisedGradients) and part.scores > 0,
         )
+        rows, centres = RowSum(work.weights), isinstance(part, NoisedGradients) and part.centres > 0
         masked = isinstance(part, NoisedGradients) and isinstance(part.noise, DiscreteShares)
         assert protects(part, work) == (named and not masked)
         assert protects(part, Announce(work, 1, 5)) == (named and masked)
+        assert protects(part, rows) == (centres and not masked)
+        assert protects(part, Announce(rows, 1, 5)) == (centres and masked)
 
 
 def test_patients_are_counted_just_where_a_private_plan_counts_them():

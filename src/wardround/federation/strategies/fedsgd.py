@@ -93,7 +93,7 @@ class FedSGD(Strategy):
         weights, velocity, num_patients = state["weights"], state["velocity"], state["num_patients"]
 
         clipping_norm = None if self.adaptive is None else float(state["clipping_norm"][0])
-        request = self.call.request(GradientSum(weights, clipping_norm), round)
+        request = self.call.request(GradientSum(weights, clipping_norm, state.get("centre")), round)
         requests, call = dict.fromkeys(channel.hospitals, request), self.call
         # Divided by a public constant, never by the realised number of patients.
         expected = np.float32(self.sampling_prob) * num_patients

@@ -13,6 +13,7 @@ from wardround.work import (
     FittedHead,
     GradientSum,
     LocalUpdate,
+    RowSum,
     ScoreSum,
     SelectiveUpdate,
     histogram_coordinates,
@@ -73,7 +74,7 @@ class Limits:
                 # An adaptive clipping norm adds one coordinate: the patients whose gradients are within it.
                 update = None if self.parameters is None else self.parameters + (norm is not None)
                 return replace(self, update=update)
-            case LocalUpdate() | SelectiveUpdate() | FittedHead() | ScoreSum():
+            case LocalUpdate() | SelectiveUpdate() | FittedHead() | RowSum() | ScoreSum():
                 return replace(self, update=self.parameters)
             case Evaluate():
                 return replace(self, update=None if self.classes is None else histogram_coordinates(self.classes))

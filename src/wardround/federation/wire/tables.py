@@ -54,6 +54,7 @@ from wardround.work import (
     LocalSteps,
     LocalUpdate,
     Receive,
+    RowSum,
     SayHello,
     ScoreSum,
     Selection,
@@ -115,13 +116,18 @@ _FIT = Record(
     {"regularisation": _POSITIVE, "row_norm": _POSITIVE, "num_patients": optional(_POSITIVE)},
 )
 _COUNT = Record(CountPatients.name, CountPatients, {})
-_GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "clipping_norm": optional(_POSITIVE)})
+_GRADIENT_SUM = Record(
+    GradientSum.name,
+    GradientSum,
+    {"weights": _WEIGHTS, "clipping_norm": optional(_POSITIVE), "centre": optional(_WEIGHTS)},
+)
 _FETCHED: dict[str, Codec] = {"weights": reals(Limits.some_parameters), "steps": _STEPS, "selection": _SELECTION}
 
+_ROW_SUM = Record(RowSum.name, RowSum, {"weights": _WEIGHTS})
 _SCORE_SUM = Record(ScoreSum.name, ScoreSum, {"weights": _WEIGHTS})
 _EVALUATE = Record(Evaluate.name, Evaluate, {"weights": _WEIGHTS})
 
-SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _SCORE_SUM, _EVALUATE))
+SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _ROW_SUM, _SCORE_SUM, _EVALUATE))
 """Codec of the work whose sum is formed under masks."""
 
 _ATTEMPT: dict[str, Codec] = {
@@ -143,6 +149,7 @@ WORK = OneOf(
         _COUNT,
         Record(CountClasses.name, CountClasses, {}),
         _GRADIENT_SUM,
+        _ROW_SUM,
         _SCORE_SUM,
         Record(LocalUpdate.name, LocalUpdate, {"weights": _WEIGHTS, "steps": _STEPS}),
         Record(SelectiveUpdate.name, SelectiveUpdate, _FETCHED, _check_fetched),

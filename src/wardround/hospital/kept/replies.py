@@ -82,7 +82,8 @@ class Replies:
         if exchange < last:
             raise FederationError(
                 f"A message must be of the last exchange or a later one, {last}, got {exchange}: an old one was sent "
-                "again, or the coordinator's clock was put back. Correct its clock.",
+                "again, or the coordinator lost its file `exchange` after its clock had run ahead; it must then "
+                f"write {last} into the file.",
                 code="federation-replay",
             )
         if exchange > last:

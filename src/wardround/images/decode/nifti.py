@@ -83,7 +83,7 @@ class NiftiDecoder(Decoder):
                 "orientation. Replace one of them."
             )
         mask = np.rint(classes[0])
-        if not np.allclose(mask, classes[0], rtol=0, atol=OFF_CLASS) or mask.min() < 0 or mask.max() > 255:
+        if np.abs(mask - classes[0]).max() > OFF_CLASS or mask.min() < 0 or mask.max() > 255:
             raise DataError(
                 "a mask must hold whole numbers from 0 to 255, this one holds others, as an interpolated one does. "
                 "Save it again as uint8."
@@ -102,7 +102,7 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         MissingExtra: nibabel is not installed.
     """
     try:
-        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+        from nibabel.orientations import apply_orientation, inv_ornt_aff
     except ImportError:
         raise MissingExtra(
             "NIfTI volumes must have nibabel, which is not installed; pip install 'wardround[volumes]'."
@@ -113,8 +113,8 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         header.check_fix()  # as the library does when it opens an image, which parses the header three times
         proxy = kind.ImageArrayProxy(io.BytesIO(unpacked), header)
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-        turn = io_orientation(affine)  # type: ignore[no-untyped-call]
-        if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
+        turn = _turn_of(affine)
+        if turn is None:
             values = np.asarray(proxy, dtype=np.float32)
         else:
             values = np.asarray(apply_orientation(np.asarray(proxy), turn), dtype=np.float32)  # type: ignore[no-untyped-call]
@@ -132,6 +132,17 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         padding = None if finite.any(axis=0).all() else np.logical_not(finite.any(axis=0))
         values = np.where(finite, values, values[finite].min() if finite.any() else np.float32(0))
     return np.ascontiguousarray(values, dtype=np.float32), affine, padding
+
+
+def _turn_of(affine: Affine) -> Any:
+    """Returns nibabel's turn of a volume to axes nearest to RAS+; None where they lie so, of most without an SVD."""
+    from nibabel.orientations import io_orientation
+
+    steps = affine[:3, :3]
+    if np.isfinite(affine).all() and (steps.diagonal() > 0).all() and np.count_nonzero(steps) == 3:
+        return None
+    turn = io_orientation(affine)  # type: ignore[no-untyped-call]
+    return None if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]) else turn
 
 
 def spacing_of(path: Path) -> tuple[float, float, float] | None:
@@ -183,6 +194,9 @@ def _unpacked(data: bytes, num_bytes: int) -> bytes:
         if len(data) < num_bytes:
             raise DataError(_SHORT)
         return data
+    whole = _in_one_piece(data, num_bytes)
+    if whole is not None:
+        return whole
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
             unpacked = stream.read(num_bytes)
@@ -198,6 +212,17 @@ def _unpacked(data: bytes, num_bytes: int) -> bytes:
     if len(unpacked) < num_bytes:
         raise DataError(_SHORT)
     return unpacked
+
+
+def _in_one_piece(data: bytes, num_bytes: int) -> bytes | None:
+    """Returns the content of a file that was packed as one piece, of this length; None of any other, or a torn one."""
+    piece = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        unpacked = piece.decompress(data, num_bytes)
+        more = piece.decompress(piece.unconsumed_tail, 1)
+    except zlib.error:
+        return None
+    return unpacked if len(unpacked) == num_bytes and piece.eof and not (more or piece.unused_data) else None
 
 
 _TORN = "a compressed volume must unpack to its end; this one is damaged."

@@ -90,13 +90,15 @@ def with_shares(plan: Plan, shares: DiscreteShares, count_shares: DiscreteShares
 def alone(plan: Plan, hospitals: int, releases: int) -> Plan:
     """Returns the plan in which each of some hospitals adds all of the noise, in floating point, to its own answers.
 
-    Reference runs use it, which release no scores. `releases` is that of one hospital in the run.
+    Reference runs use it, which release no scores and no mean rows. `releases` is that of one hospital in the run.
     """
     noiser = ByEachHospital(hospitals)
     own: Training
     match plan.training:
         case NoisedGradients() as part:
-            own = replace(part, noise=gaussian_of(part.noise), noiser=noiser, releases=releases, scores=0)
+            own = replace(
+                part, noise=gaussian_of(part.noise), noiser=noiser, releases=releases, scores=0, centres=0
+            )
         case NotPrivate() as part:
             own = replace(part, hospitals=hospitals, releases=releases)
         case NoisedUpdates() as part:

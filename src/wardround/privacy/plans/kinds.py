@@ -134,6 +134,7 @@ class NoisedGradients:
         sampling_prob: Poisson probability of a patient in one sum; 1 takes every patient.
         releases: sums of one hospital's patients over the whole run.
         size: the number of training patients that sums are divided by.
+        centres: rounds at the start whose sum is of the patients' mean rows instead, of norm at most `clip.norm`.
         scores: rounds at the end whose sum is of moments of class scores instead, of norm at most `clip.norm` as well.
     """
 
@@ -144,16 +145,18 @@ class NoisedGradients:
     size: Size
     noiser: Noiser
     scores: int = 0
+    centres: int = 0
 
     def __post_init__(self) -> None:
         _check_clip(self.clip)
         _check_sampling_prob(self.sampling_prob)
         _check_releases(self.releases)
         _check_shares(self.noise, self.noiser)
-        if not 0 <= self.scores < self.releases or (self.scores and self.clip.adaptive is not None):
+        others = self.scores + self.centres
+        if min(self.scores, self.centres) < 0 or others >= self.releases or (others and self.clip.adaptive):
             raise PrivacyError(
-                f"Rounds of scores must be fewer than the {self.releases} releases, at a norm that does not adapt, got "
-                f"{self.scores}."
+                f"Rounds of scores and of mean rows must be fewer than the {self.releases} releases, at a norm that "
+                f"does not adapt, got {self.scores} and {self.centres}."
             )
 
 

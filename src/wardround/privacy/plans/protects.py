@@ -34,6 +34,7 @@ from wardround.work import (
     GradientSum,
     LocalUpdate,
     Receive,
+    RowSum,
     SayHello,
     ScoreSum,
     SelectiveUpdate,
@@ -87,8 +88,10 @@ def _covers(part: Part, work: Work) -> bool:
             return True
         case ((NoisedGradients() | CorrelatedGradients() | NotPrivate() | NoisedPictures()), GradientSum()):
             return clip_of(part).accepts(work.clipping_norm)
+        case NoisedGradients(), RowSum():
+            return part.centres > 0  # a row of norm clip.norm at most, as a clipped gradient is
         case NoisedGradients(), ScoreSum():
-            return part.scores > 0  # a row of norm clip.norm at most, as a clipped gradient is
+            return part.scores > 0  # likewise
         case NoisedGradients(noiser=ByEachHospital()), LocalUpdate() | SelectiveUpdate():
             # Each step needs all of its noise at once, and a divisor that says nothing of this hospital's patients.
             return work.steps.denominator is not None
@@ -119,7 +122,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
             return once if isinstance(training, NoisedUpdates) else SelfComposedEvent(once, work.steps.steps)
         case Evaluate():
             return NoEvent() if plan.evaluation is None else release_event(plan.evaluation)
-        case GradientSum() | ScoreSum() | FittedHead():
+        case GradientSum() | RowSum() | ScoreSum() | FittedHead():
             if correlation_of(training) is not None and round > 1:
                 return NoEvent()  # the first round pays for all of them
             return _release_of_a_round(training)

@@ -135,7 +135,7 @@ def words_of(plan: Plan) -> Words:
                 part.clip.norm,
                 _clipping(part.clip),
                 _poisson(part.sampling_prob, one),
-                _RELEASED[plan.trust].format(one) + _scores(part.scores, one),
+                _RELEASED[plan.trust].format(one) + _statistics(part, one),
                 seen_by,
                 (_COMPUTATIONAL, _SAME_BITS.format(one)) if masked else (FLOATING_POINT_CAVEAT,),
             )
@@ -353,11 +353,16 @@ def _training_sampler(part: NoisedUpdates | NoisedHead, one: str) -> str:
     return f"full participation: every {one} in every release"
 
 
-def _scores(rounds: int, one: str) -> str:
-    if not rounds:
-        return ""
-    last = "the last" if rounds == 1 else f"each of the last {rounds}"
-    return f" (in {last}, of moments of their class scores instead)"
+def _statistics(part: NoisedGradients, one: str) -> str:
+    """Returns the rounds that release another sum than that of gradients."""
+    means, moments = f"the {one}s’ mean features", "moments of their class scores"
+    kinds = ((part.centres, "first", means), (part.scores, "last", moments))
+    found = [
+        f"in {'' if rounds == 1 else 'each of '}the {which if rounds == 1 else f'{which} {rounds}'}, of {what} instead"
+        for rounds, which, what in kinds
+        if rounds
+    ]
+    return f" ({'; '.join(found)})" if found else ""
 
 
 def _counted(counts: int, one: str) -> str:

@@ -26,8 +26,7 @@ from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness import Randomness
 from wardround.simulation.materials import Materials
-from wardround.training.patients import united
-from wardround.training.workbench import Sample
+from wardround.training.patients import Sample, united
 from wardround.types import Vector
 
 
@@ -53,6 +52,7 @@ def share_passes(study: Study, plan: Plan, materials: Materials) -> bool:
         return False
     return (
         materials.workbench.trains_head
+        and not study.centre_rounds  # each run has a centre of its own, and so rows of its own
         and section.strategy in ("fedsgd", "pooled")
         and part.sampling_prob == 1
         and part.clip.adaptive is None

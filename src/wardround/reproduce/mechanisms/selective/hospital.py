@@ -12,7 +12,7 @@ from wardround.hospital.kept.memory import Memory
 from wardround.privacy.plans.kinds import Training
 from wardround.privacy.plans.releases import noised_update, selects
 from wardround.randomness import Stream
-from wardround.training.local import local_steps
+from wardround.training.local import LocalRun, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
 from wardround.types import Vector
@@ -51,7 +51,7 @@ def update_of(
     """
     replica = memory.before(round).get(_REPLICA, workbench.initial_weights).astype(np.float32)
     replica[selection.positions] = fetched
-    trained, _ = local_steps(workbench, replica, patients, part, run, sampling, noise)
+    [(trained, _)] = local_steps(workbench, part, [LocalRun(replica, patients, run, sampling, noise)])
     memory.write(round, {_REPLICA: trained})
     update = noised_update(part, trained - replica, noise)
     if selects(part):

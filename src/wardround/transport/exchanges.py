@@ -1,0 +1,61 @@
+"""The numbers of a coordinator's exchanges, which ascend whatever its clock says.
+
+    exchange    the last number, beside the coordinator's key; on disk before the exchange begins
+
+A number is the time in nanoseconds, or one more than the last where the clock is behind that. A hospital refuses an
+exchange before the last one that it answered (`hospital.kept.replies`): without the file, a clock that ran ahead and
+was corrected would have every request refused until the time came.
+
+Released: the numbers, to hospitals.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wardround.boundary.documents import decoded, read_regular
+from wardround.boundary.private import appears_whole
+from wardround.errors import FederationError
+
+_MOST_BYTES = 20
+_MOST = 1 << 63
+
+
+@dataclass
+class Exchanges:
+    """Gives the number of each exchange.
+
+    Attributes:
+        path: of the file; None keeps the last number in this process.
+    """
+
+    path: Path | None = None
+    _last: int = 0
+
+    def next(self) -> int:
+        """Returns a number after all that were given under this path, by other processes too.
+
+        Raises:
+            FederationError: the file is none of this program.
+            MachineError: it cannot be written.
+        """
+        self._last = max(self._last + 1, self._noted() + 1, time.time_ns())
+        if self.path is not None:
+            with appears_whole(self.path) as file:
+                file.write(b"%d\n" % self._last)
+        return self._last
+
+    def _noted(self) -> int:
+        if self.path is None or not self.path.exists():
+            return 0
+        try:
+            found = int(decoded(read_regular(self.path, _MOST_BYTES)))
+            if 0 <= found < _MOST:
+                return found
+        except (OSError, ValueError):
+            pass
+        raise FederationError(
+            f"{self.path} must hold the number of the coordinator's last exchange, and does not. Restore it; or remove "
+            "it, where the clock of this machine has never run ahead.",
+            code="federation-exchange-number",
+        )
