@@ -22,10 +22,12 @@ from wardround.agreed.strategies import asked_by, strategy_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import StudyError
-from wardround.federation.messages import Total
+from wardround.federation.messages import Request, Total
 from wardround.per_patient.clipping_rules import Flat
 from wardround.privacy.plans.protects import protects
 from wardround.privacy.plans.wording import statement_of
+from wardround.randomness import Randomness
+from wardround.simulation.batches import _gradient_sums
 from wardround.simulation.run import run_study
 from wardround.training.centring import CONSTANT, centred, estimated, folded
 from wardround.training.patients import Sample
@@ -211,12 +213,45 @@ def test_centres_of_other_studies_are_refused(sections):
         head(**sections | {"federation": CENTRED | sections.get("federation", {})})
 
 
+def test_simulated_hospitals_in_one_batch_answer_as_alone_at_a_centre():
+    """Noise is the same stream: the answer of a batch is that of a hospital that is asked by itself."""
+    patients, rows = cohort([3, 1, 2])
+    bench, draw = bench_of(rows), np.random.default_rng(3)
+    weights, centre = (draw.normal(size=18).astype(np.float32) for _ in range(2))
+    part = sums_of(head(federation=CENTRED, privacy={"num_patients": 6}))
+    agent: Any = SimpleNamespace(
+        name="a", workbench=bench, plan=SimpleNamespace(training=part), randomness=Randomness(1, "x"),
+        sample=lambda request: Sample(patients, np.arange(3)), release=lambda r, w, clipped, s: clipped.vector.numpy(),
+    )  # fmt: skip
+    found: Any
+    [found] = _gradient_sums([agent], [Request("s", 4, 1, GradientSum(weights, None, centre))]).values()
+    [alone] = bench.centred(centre).gradient_sums(
+        weights, [Sample(patients, np.arange(3))], part.clip.norm, 0, Flat()
+    )
+    [plain] = bench.gradient_sums(weights, [Sample(patients, np.arange(3))], part.clip.norm, 0, Flat())
+    assert np.array_equal(found, alone.vector.numpy())
+    assert not np.allclose(found, plain.vector.numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("federation", "code"),
+    [
+        ({"centre_rounds": 60}, "study-centre-rounds"),  # of 100, whose last half is averaged
+        ({"compare": ["no-privacy"]}, "study-centre-rounds"),
+        ({"leave_one_out": True, "rounds": 10, "centre_rounds": 6, "average_last": 0.3}, "study-leave-one-out"),
+    ],
+)
+def test_rounds_of_a_centre_that_do_not_fit_the_others_are_refused(federation, code):
+    with raises_code(StudyError, code):
+        head(federation=CENTRED | federation, privacy={"dropouts": 1}, hospitals={"count": 5})
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("sum", ["simulated", "masked"])
 def test_a_run_trains_on_centred_rows(tiny, tmp_path, sum):
     """Masked and simulated runs end, and so do repeats, which have centres of their own, and other references."""
     privacy = {"epsilon": None, "noise_multiplier": 0.3, "clipping_norm": None, "sum": sum, "num_patients": 30}
-    compare = ["repeats", "no-privacy", "pooled"]
+    compare = ["repeats"]
     federation = {"rounds": 8, "centre_rounds": 2, "score_rounds": 1, "evaluate_every": 10, "compare": compare}
     tables = {"hospitals": {"count": 3}, "data": {"image_size": 32, "classes": None}}
     study = parse_study(tiny(model={"name": "features"}, privacy=privacy, federation=federation, **tables))

@@ -1,7 +1,7 @@
 """One picture gets equal logits, to 1e-4, from training's evaluation, `predict`, `serve`, ONNX Runtime and MONAI.
 
 For every network of the catalogue, every head and encoder, in grey and in colours, of volumes whole and in slices; the
-page is held to `predict` for the same models in `page/test_every_page.py`.
+page is held to `predict` for the same models in `page/test_browser.py`.
 """
 
 import http.client

@@ -12,7 +12,7 @@ from tests.simulation.runs import InterruptingRound, interrupted
 
 from wardround.agreed.network import build_network
 from wardround.coordinator.observer import Silent
-from wardround.errors import StudyError
+from wardround.errors import RecordError, StudyError
 from wardround.hospital.pictures import device_of
 from wardround.images.entries import Target
 from wardround.records.environment import device_in
@@ -79,7 +79,7 @@ def test_a_resumed_run_keeps_its_device(tiny_study, tmp_path, monkeypatch, witho
     assert json.loads((out / "environment.json").read_text())["device"] == "cpu"
     with monkeypatch.context() as patched:
         patched.setattr(run, "device_in", lambda environment: "cuda")
-        with raises_code(StudyError, "study-device"):
+        with raises_code(RecordError, "record-device"):
             run.resume_run(out, Silent())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert run.resume_run(out, Silent()).certificate["rounds"] == 4

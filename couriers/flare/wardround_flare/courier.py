@@ -63,6 +63,10 @@ class Forward(Executor):  # type: ignore[misc]
         return make_reply(ReturnCode.TASK_UNKNOWN)
 
     def _requested(self, request: Message) -> Message:
+        # FLARE lets one site write to another; it ties the origin to the sender's certificate.
+        origin = FQCN.split(request.get_header(MessageHeaderKey.ORIGIN) or "-")[0]
+        if origin != FQCN.ROOT_SERVER:
+            return Message({MessageHeaderKey.RETURN_CODE: CellCode.INVALID_REQUEST})
         try:
             fields, part = self._hand.answer(request.get_header(_FIELDS), request.payload or b"")
         except (LookupError, TypeError, ValueError):

@@ -105,9 +105,10 @@ class _Exchange:
     def drop(self) -> None:
         """Ends the exchange: another one took its place, or nobody waits for its answer."""
         self.dropped = True
-        if self.link is not None:
+        link = self.link  # `carry` takes it away in another thread
+        if link is not None:
             with contextlib.suppress(OSError):
-                self.link.shutdown(socket.SHUT_RDWR)
+                link.shutdown(socket.SHUT_RDWR)
 
     def carry(self, path: str) -> None:
         """Sends the message to the agent, again where the connection was lost, and keeps the answer."""
@@ -243,8 +244,8 @@ class Line:
                     self._turn.release()
 
     def _serve(self, link: socket.socket) -> None:
-        """Carries the messages of one connection; closes it where an answer cannot be had."""
-        with link, contextlib.suppress(OSError, FrameError):
+        """Carries the messages of one connection; closes it where no answer can be had, or a reply is none."""
+        with link, contextlib.suppress(OSError, FrameError, LookupError, TypeError, ValueError):
             while not self._closed:
                 link.settimeout(None)
                 select.select([link], [], [])
@@ -271,8 +272,8 @@ class Line:
                 continue
             fields, part = got
             match fields["state"]:
-                case "held":
-                    offset = min(max(int(fields["held"]), 0), size)
+                case "held" if not told and offset < int(fields["held"]) <= size:
+                    offset = int(fields["held"])
                 case "working":
                     offset = size
                     if int(fields["signs"]) > signs:

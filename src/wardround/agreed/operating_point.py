@@ -64,8 +64,10 @@ def operating_point(name: str, others: Rows64, own: Rows64, std: float) -> Opera
     mean_of_others, variance_of_others = _of(others, side=-1)
     mean, variance = _of(own, side=1)
     pooled = (others[0] * variance_of_others + own[0] * variance) / (others[0] + own[0])
-    if min(variance, pooled) <= 0 or mean <= mean_of_others:
+    if mean <= mean_of_others:
         return ByArgmax(class_name=name, reason="The noised scores of the class do not lie above those of others.")
+    if min(variance, pooled) <= 0:
+        return ByArgmax(class_name=name, reason="The noise hides how far the scores of the class spread.")
     thresholds = tuple(_threshold(own, mean, variance, share, std) for share in SENSITIVITIES)
     noise = max(threshold.noise_std for threshold in thresholds)
     if noise > (mean - mean_of_others) / 2:

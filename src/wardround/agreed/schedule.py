@@ -23,7 +23,7 @@ class Schedule:
         classes: of the network; the noise is by their number.
         learning_rate: a number, or one that follows from the number of patients.
         rule: the learning rate that the recipe would take.
-        mu: Gaussian privacy parameter of the noise in a sum, over all rounds: sqrt(rounds) over its noise multiplier.
+        mu: Gaussian privacy parameter of the noise in a sum, over all rounds of gradients.
             Shares of noise for colluders and dropouts are in it, so it is below that of the promise.
         total: steps of a unit gradient over all rounds, in learning rates.
         num_patients: public; None where patients are counted with noise.
@@ -97,6 +97,7 @@ class Schedule:
             "mu": self.mu,
             "num_patients": self.num_patients,
             "score_rounds": self.score_rounds,
+            **({"centre_rounds": self.centre_rounds} if self.centre_rounds else {}),
         }
 
 

@@ -72,11 +72,13 @@ def _open(desk: "Desk", digest: str) -> None:
 
     An agent that ended here would leave the coordinator with `gone`, which names no reason.
     """
-    from wardround.errors import PrivacyError
+    from wardround.errors import PrivacyError, StudyError
 
     try:
         desk.open(digest)
-    except PrivacyError as error:
+    except (PrivacyError, StudyError) as error:
+        if isinstance(error, StudyError) and error.code != "study-device":
+            raise
         logging.getLogger("wardround.hospital").warning("refuses study %s", digest[:12], exc_info=error)
         say(f"study {digest[:12]} is refused as long as this stands: {error}", error=True)
 

@@ -83,7 +83,7 @@ def _check_leave_one_out(federation: FederatedSGD, privacy: PrivacySection, opti
         problem = "needs the noise of a sum without one hospital; set [privacy] dropouts = 1"
     elif not options.is_reliable:
         problem = "needs every other hospital; remove absent_rate and late_rate"
-    elif options.count < 3 or federation.rounds <= options.count:
+    elif options.count < 3 or federation.rounds - federation.centre_rounds <= options.count:
         problem = (
             f"needs three hospitals and more rounds than hospitals, got {options.count} and {federation.rounds}"
         )

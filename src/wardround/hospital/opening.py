@@ -34,7 +34,7 @@ from wardround.hospital.kept.memory import Memory
 from wardround.hospital.kept.notes import Notes
 from wardround.hospital.kept.replies import Replies
 from wardround.hospital.masked import MaskedRounds
-from wardround.hospital.pictures import Progress, read_images, workbench_of
+from wardround.hospital.pictures import Progress, device_of, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.images.group import digest_of
 from wardround.images.patients import ImageSet
@@ -82,6 +82,7 @@ def open_hospital(
     check_allowed(study, plan, policy)
     position = check_named(study, site)
     own = of_hospital(study, site, folder)
+    device_of(own)  # refused before a picture is read
     images = own_images(own, site, progress)
     for note in images.findings.notes:
         _log.warning("%s: %s", name, note)

@@ -124,7 +124,8 @@ def opened(card: ModelCard, paths: Sequence[Path]) -> Iterator[Opened]:
         try:
             store = open_container(path)
         except DataError as error:
-            yield Opened(None, path, [Unread(str(path), str(error).replace(path.name, "this one").rstrip("."))])
+            reason = str(error).replace(path.name, "this one") if path.is_file() else str(error)
+            yield Opened(None, path, [Unread(str(path), reason.rstrip("."))])
             continue
         yield Opened(store, path, unlabelled(store, wanted, given=False))
     if files:

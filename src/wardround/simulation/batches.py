@@ -59,17 +59,23 @@ def answer_all(
 
 
 def _gradient_sums(agents: Sequence[Agent], requests: Sequence[Request]) -> dict[HospitalName, Answer]:
-    """Returns answers to gradient sums. All requests of a round carry the same weights array."""
+    """Returns answers to gradient sums. All requests of a round carry the same weights array, and the same centre."""
     if not agents:
         return {}
     works = [request.work for request in requests if isinstance(request.work, GradientSum)]
-    weights, asked = works[0].weights, works[0].clipping_norm
-    if any(work.weights is not weights or work.clipping_norm != asked for work in works):
-        raise ValueError("gradient sums of one round start from one weights array and one clipping norm")
+    weights, asked, centre = works[0].weights, works[0].clipping_norm, works[0].centre
+    if any(
+        work.weights is not weights or work.clipping_norm != asked or work.centre is not centre for work in works
+    ):
+        raise ValueError(
+            "gradient sums of one round start from one weights array, one clipping norm and one centre"
+        )
     samples = [agent.sample(request) for agent, request in zip(agents, requests, strict=True)]
     clip, dropout = clip_of(agents[0].plan.training), agents[0].randomness.stream("dropout", requests[0].round)
-    sums = agents[0].workbench.gradient_sums(
-        weights, samples, clip.gradient_norm(asked), dropout.seed(), clip.fixed
+    sums = (
+        agents[0]
+        .workbench.centred(centre)
+        .gradient_sums(weights, samples, clip.gradient_norm(asked), dropout.seed(), clip.fixed)
     )
     return {
         agent.name: agent.release(request, work, clipped, sample)

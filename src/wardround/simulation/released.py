@@ -206,7 +206,9 @@ def _found(
     if pictures:
         yield PICTURES
     open_to_all = "nothing: the study asks for no privacy"
-    yield replace(MODEL, protected_by=open_to_all) if no_privacy else MODEL
+    centre = ", and the noised mean of the patients' features" if study.centre_rounds else ""
+    model = replace(MODEL, what=MODEL.what + centre)
+    yield replace(model, protected_by=open_to_all) if no_privacy else model
     if pictures:
         yield RESEMBLANCE
     if plan.masked is not None:

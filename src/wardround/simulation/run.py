@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -154,7 +155,17 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
 
 
 def _repeated(study: Study, device: str) -> Study:
-    """Returns the study on the device that its run began on: another one gives other bits."""
+    """Returns the study on the device that its run began on: another one gives other bits.
+
+    Raises:
+        RecordError: it is not there (code `record-device`).
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecordError(
+            "A run must go on on the device that it began on, a GPU, and torch sees none here; go on where there is "
+            "one, or start a new run.",
+            code="record-device",
+        )
     performance = study.performance.model_copy(update={"device": device})
     return study.model_copy(update={"performance": performance})
 
@@ -182,7 +193,7 @@ def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
 
     Those of `[performance] threads` where it names them. Else one for a seeded run, whose bits must not depend on how
     busy a machine is, for masked sums, which take one in any case, and for a linear head; else one or all, by timed
-    steps on random pictures, as many as a step of the run is expected to have. No patient is looked at.
+    steps on random pictures, as many as a step has by the public number of patients. No patient is looked at.
     """
     if study.performance.threads is not None:
         return study.performance.threads
@@ -191,9 +202,11 @@ def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
         return 1
     # On a copy: the guards of the network have seen no batch before its first real one.
     own = replace(network, trained=copy.deepcopy(network.trained))
-    pictures = sum(len(patients.rows) for patients in materials.hospitals.values())
     sums = 1 if answers_as_one(study, plan) else len(materials.hospitals)
-    expected = max(1, min(_MOST_PICTURES, round(share_of_patients(plan.training) * pictures / sums)))
+    patients = (
+        share_of_patients(plan.training) * (plan.public_size or math.inf) / sums
+    )  # the true number is private
+    expected = round(max(1, min(_MOST_PICTURES, patients)))
     bench, everyone = made_up_bench(study, own, images.target, images.pixels.shape[1:], expected)
     return faster(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0), cores)
 

@@ -2,8 +2,8 @@
 
 A score is the logit of a class less the largest logit of the others. Of two classes one score says all (that of the
 second class); of K > 2 classes there is one score for each. A picture of class y gives, for each score s,
-e_[y is the class] (x) (1, sin(s / 6), cos(s / 6)): six numbers, of squared norm 2 whatever the score. Scores of
-pictures of other classes are at least -18. A patient gives the mean over their pictures.
+e_[y is the class] (x) (1, sin(s / 6), cos(s / 6)): six numbers, of squared norm 2 whatever the score. Scores are cut,
+to -9 and 28 for pictures of the class, to -18 and 9 for others. A patient gives the mean over their pictures.
 
 The sums are a count and, at one frequency, the characteristic function of the scores, E exp(i s / 6): of normal scores
 with mean m and deviation d it is exp(i m / 6 - d^2 / 72). Powers of the score would have to be cut at
@@ -38,8 +38,10 @@ Rows64 = npt.NDArray[np.float64]
 SCALE = 6.0
 """The score, in nats, that makes an angle of 1."""
 
-_LEAST_OF_OTHERS = -18.0
-"""Other classes may be of two kinds, near and far. A mean angle lies between theirs only within half a turn, 6 pi."""
+_OWN, _OTHERS = (-9.0, 28.0), (-18.0, 9.0)
+"""Least and largest score of pictures of a class, and of those of others. An angle tells no score of a class from one
+that is 12 pi away, and those outside would be taken for such; they are cut, whatever the learning rate is. Other
+classes may be of two kinds, near and far: a mean angle lies between theirs only within half a turn, 6 pi."""
 
 MOMENTS = 3
 """1, sine and cosine."""
@@ -123,7 +125,7 @@ def moments_of(logits: Rows64, labels: npt.NDArray[np.int64]) -> Rows64:
     own = np.array([[1]]) if logits.shape[1] == 2 else np.arange(logits.shape[1])[None]
     is_own = labels[:, None] == own
     scores = np.nan_to_num(scores_of(logits))
-    cut = np.where(is_own, scores, np.maximum(scores, _LEAST_OF_OTHERS))
+    cut = np.where(is_own, np.clip(scores, *_OWN), np.clip(scores, *_OTHERS))
     waves = [np.vectorize(wave, otypes=[np.float64])(cut / SCALE) for wave in (math.sin, math.cos)]
     trio = np.stack([np.ones_like(cut), *waves], axis=2)
     return np.concatenate([trio * ~is_own[:, :, None], trio * is_own[:, :, None]], axis=2).reshape(len(labels), -1)

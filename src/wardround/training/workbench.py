@@ -128,10 +128,9 @@ class Workbench:
         if centre is None:
             return self
         if self._centred is None or not np.array_equal(self._centred[0], centre):
-            inputs = centred_inputs(self.network, self._inputs, centre)
-            network = copy.deepcopy(self.network)  # evaluations load their weights into this one
-            made = Workbench(network, self._pixels, self._loss, self._memory_bytes, inputs=inputs)
-            self._centred = (centre, made)
+            network, inputs = copy.deepcopy(self.network), centred_inputs(self.network, self._inputs, centre)
+            own = self._pixels, self._loss, self._memory_bytes  # evaluations load their weights into another copy
+            self._centred = centre, Workbench(network, *own, inputs=inputs, device=self.device)
         return self._centred[1]
 
     def gradient_sums(

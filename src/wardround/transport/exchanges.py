@@ -9,11 +9,13 @@ was corrected would have every request refused until the time came.
 Released: the numbers, to hospitals.
 """
 
+import fcntl
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.boundary.documents import decoded, read_regular
+from wardround.boundary.machine import machine_faults
 from wardround.boundary.private import appears_whole
 from wardround.errors import FederationError
 
@@ -39,23 +41,28 @@ class Exchanges:
             FederationError: the file is none of this program.
             MachineError: it cannot be written.
         """
-        self._last = max(self._last + 1, self._noted() + 1, time.time_ns())
-        if self.path is not None:
+        if self.path is None:
+            self._last = max(self._last + 1, time.time_ns())
+            return self._last
+        with machine_faults(self.path), open(self.path.with_suffix(".lock"), "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._last = max(self._last + 1, self._noted(self.path) + 1, time.time_ns())
             with appears_whole(self.path) as file:
                 file.write(b"%d\n" % self._last)
         return self._last
 
-    def _noted(self) -> int:
-        if self.path is None or not self.path.exists():
+    @staticmethod
+    def _noted(path: Path) -> int:
+        if not path.exists():
             return 0
         try:
-            found = int(decoded(read_regular(self.path, _MOST_BYTES)))
+            found = int(decoded(read_regular(path, _MOST_BYTES)))
             if 0 <= found < _MOST:
                 return found
         except (OSError, ValueError):
             pass
         raise FederationError(
-            f"{self.path} must hold the number of the coordinator's last exchange, and does not. Restore it; or remove "
+            f"{path} must hold the number of the coordinator's last exchange, and does not. Restore it; or remove "
             "it, where the clock of this machine has never run ahead.",
             code="federation-exchange-number",
         )

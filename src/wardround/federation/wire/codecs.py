@@ -149,7 +149,7 @@ def blob(sizes: Sizes | range) -> Pair:
 
 
 def vector(kind: str, sizes: Sizes, check: Callable[[Any, str, int | None], None]) -> Pair:
-    """Returns the codec of a vector of one type, (item,); read without a copy, and read-only.
+    """Returns the codec of a vector of one type, (item,); read without a copy where it is aligned, and read-only.
 
     Args:
         kind: name of the type.
@@ -168,6 +168,9 @@ def vector(kind: str, sizes: Sizes, check: Callable[[Any, str, int | None], None
     def read(data: Any, name: str, arrays: Arrays, limits: Limits) -> npt.NDArray[Any]:
         lengths = sizes(limits)
         values = np.frombuffer(_taken(data, kind, name, arrays, lengths), dtype=sent).astype(own, copy=False)
+        if not values.flags.aligned:  # some sums of NumPy would add it up in another order
+            values = values.copy()
+            values.flags.writeable = False
         check(values, name, lengths[-1])
         return values
 

@@ -98,8 +98,9 @@ function planesOf(values, kind, depth, chunks) {
   const planes = Array.from({ length: kind & 2 ? 3 : 1 }, (_, sample) => take(sample));
   if (kind & 4) return onBlack(planes, take(samples - 1));
   if (!clear) return planes;
-  // Pillow compares the low byte of the colour as the file has it, of 1 bit its level, with 8 bits of a decoded sample.
-  const wanted = planes.map((_, i) => clear[2 * i + 1] * (depth === 1 ? 255 : 1));
+  if (clear.length < 2 * planes.length) throw new Fault("damaged");
+  // Pillow compares the low byte of the colour as the file has it with 8 bits of a decoded sample; of 1 bit, any but zero is white.
+  const wanted = planes.map((_, i) => (depth > 1 ? clear[2 * i + 1] : clear[2 * i] | clear[2 * i + 1] ? 255 : 0));
   const alpha = new Uint8Array(count).map((_, i) => (planes.every((plane, c) => plane[i] === wanted[c]) ? 0 : 255));
   return onBlack(planes, alpha);
 }
