@@ -361,7 +361,8 @@ class Workbench:
         first = 0
         for hospital, size in zip(owners.tolist(), sizes.tolist(), strict=True):
             at, first = slice(first, first + size), first + size
-            mine = replace(batch, inputs=batch.inputs[at], labels=batch.labels[at], patient=batch.patient[at])
+            inputs = batch.inputs[at].clone()  # kernels round by where a tensor begins in memory
+            mine = replace(batch, inputs=inputs, labels=batch.labels[at], patient=batch.patient[at])
             with mixed_precision(self.device):
                 found = plain_sum(
                     self._there, self._layout, loss, mine.on(self.device), keys_of(mine, dropout_seed)
