@@ -94,7 +94,7 @@ class Hostile:
             link.connect(str(self.agent))
             link.sendall(framed(message))
             reply = content_from(link)
-        self.exchanged.append((message, reply))
+        self.exchanged.append((bytes(message), bytes(reply)))
         return reply
 
 
