@@ -69,6 +69,8 @@ def _cases() -> Iterator[tuple[str, Case]]:
             yield f"{name} grey", Case(name, picture_input(**grey))
             # Colours take the other ways of a recipe: the middle of a larger square, stretched, of three classes.
             rgb = {"image_size": size + 16, "patch": size, "colour": "rgb", "fit": "stretch", "bits": 12}
+            if name == "features":  # its inputs are computed once, of a whole picture
+                del rgb["patch"]
             if name not in GIANTS:
                 yield f"{name} rgb", Case(name, picture_input(**rgb), 3)
         if 3 in builder.dimensions:
