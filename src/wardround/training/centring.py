@@ -13,7 +13,7 @@ Released: the sum over patients of the mean of their rows, cut to norm one, with
 (`wardround.federation.strategies.centred`). Sensitivity: rows are multiplied by the clipping norm C, so that one
 patient, added or removed with all pictures, moves the sum by at most C in L2 norm. Nothing else of a patient enters the
 centre: n is public or the noised count. Rows less a centre are longer than one for some patients; their gradients are
-clipped to C as all are, whatever the centre is.
+clipped to C as all are, for any centre.
 """
 
 import math

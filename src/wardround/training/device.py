@@ -1,6 +1,6 @@
 """The device that a network's gradients and answers are computed on, and what stays on the processor.
 
-| on the device                                   | on the processor, whatever the device                       |
+| on the device                                   | on the processor, for every device                          |
 |-------------------------------------------------|-------------------------------------------------------------|
 | forward and backward passes of trained layers   | encodings, augmentation, draws of patients, keys of dropout |
 | norms, clip factors and sums of their gradients | linear heads on kept inputs; sums under masks               |

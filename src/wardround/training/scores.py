@@ -2,7 +2,7 @@
 
 A score is the logit of a class less the largest logit of the others. Of two classes one score says all (that of the
 second class); of K > 2 classes there is one score for each. A picture of class y gives, for each score s,
-e_[y is the class] (x) (1, sin(s / 6), cos(s / 6)): six numbers, of squared norm 2 whatever the score. Scores are cut,
+e_[y is the class] (x) (1, sin(s / 6), cos(s / 6)): six numbers, of squared norm 2 for any score. Scores are cut,
 to -9 and 28 for pictures of the class, to -18 and 9 for others. A patient gives the mean over their pictures.
 
 The sums are a count and, at one frequency, the characteristic function of the scores, E exp(i s / 6): of normal scores
@@ -40,7 +40,7 @@ SCALE = 6.0
 
 _OWN, _OTHERS = (-9.0, 28.0), (-18.0, 9.0)
 """Least and largest score of pictures of a class, and of those of others. An angle tells no score of a class from one
-that is 12 pi away, and those outside would be taken for such; they are cut, whatever the learning rate is. Other
+that is 12 pi away, and those outside would be taken for such; they are cut, at every learning rate. Other
 classes may be of two kinds, near and far: a mean angle lies between theirs only within half a turn, 6 pi."""
 
 MOMENTS = 3
