@@ -72,11 +72,8 @@ def _gradient_sums(agents: Sequence[Agent], requests: Sequence[Request]) -> dict
         )
     samples = [agent.sample(request) for agent, request in zip(agents, requests, strict=True)]
     clip, dropout = clip_of(agents[0].plan.training), agents[0].randomness.stream("dropout", requests[0].round)
-    sums = (
-        agents[0]
-        .workbench.centred(centre)
-        .gradient_sums(weights, samples, clip.gradient_norm(asked), dropout.seed(), clip.fixed)
-    )
+    bench = agents[0].workbench.centred(centre)
+    sums = bench.gradient_sums(weights, samples, clip.gradient_norm(asked), dropout.seed(), clip.fixed)
     return {
         agent.name: agent.release(request, work, clipped, sample)
         for agent, request, work, clipped, sample in zip(agents, requests, works, sums, samples, strict=True)

@@ -128,9 +128,10 @@ class Workbench:
         if centre is None:
             return self
         if self._centred is None or not np.array_equal(self._centred[0], centre):
-            network, inputs = copy.deepcopy(self.network), centred_inputs(self.network, self._inputs, centre)
-            own = self._pixels, self._loss, self._memory_bytes  # evaluations load their weights into another copy
-            self._centred = centre, Workbench(network, *own, inputs=inputs, device=self.device)
+            inputs = centred_inputs(self.network, self._inputs, centre)
+            network, pixels = copy.deepcopy(self.network), self._pixels  # evaluations load weights into this one
+            bench = Workbench(network, pixels, self._loss, self._memory_bytes, inputs=inputs, device=self.device)
+            self._centred = (centre, bench)
         return self._centred[1]
 
     def gradient_sums(
@@ -246,7 +247,7 @@ class Workbench:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
 
         Guarantee: none. Each gradient is one patient's, and no bit of it depends on the other patients of the sample,
-            for all of it is computed on the processor, whatever the device: kernels of a GPU promise no bits.
+            for all of it is computed on the processor, for every device: kernels of a GPU promise no bits.
             Small networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and
             those whose pictures are varied or give masks from the patient's pictures only
             (`wardround.per_patient.isolated`).

@@ -1,4 +1,4 @@
-"""The numbers of a coordinator's exchanges, which ascend whatever its clock says.
+"""The numbers of a coordinator's exchanges, which ascend even where its clock goes back.
 
     exchange    the last number, beside the coordinator's key; on disk before the exchange begins
 
