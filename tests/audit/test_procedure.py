@@ -94,7 +94,7 @@ def test_a_copy_without_a_patient_lacks_pictures_and_lines(tmp_path):
         (tmp_path / "data" / name).write_bytes(name.encode())
     (tmp_path / "data" / "labels.csv").write_text("file,label\na/one.png,0\na/two.png,1\nb/three.png,1\n")
     gone = Patient(PatientId("x"), tuple(ImageRef(name, 0, 0, None, "") for name in ("a/one.png", "b/three.png")))
-    copy_without(tmp_path / "data", gone, tmp_path / "copy")
+    copy_without(tmp_path / "data", [gone], tmp_path / "copy")
     left = sorted(str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*.*"))
     assert left == ["a/two.png", "labels.csv"]
     with (tmp_path / "copy" / "labels.csv").open() as file:

@@ -24,9 +24,11 @@ import numpy as np
 from wardround.accounting.events import Event, NoEvent, event_of_leaves, sorted_leaves
 from wardround.accounting.second import second_opinion
 from wardround.agreed.plans import plan_of
+from wardround.agreed.schedule import sum_std
 from wardround.agreed.strategies import releases_after, strategy_of
 from wardround.audit.bounds import Bound, Float64, epsilon_of_mu, mu_of_epsilon
 from wardround.audit.canaries import canary_materials, canary_workbench
+from wardround.audit.noise import NoiseCheck, check_noise
 from wardround.audit.trials import canaries, canaries_fdp, two_worlds, two_worlds_gdp
 from wardround.config import Study
 from wardround.errors import FederationError, StudyError
@@ -35,7 +37,7 @@ from wardround.federation.channel import Channel
 from wardround.federation.messages import Answer, Failures, Replies, Requests, Total
 from wardround.federation.strategy import Strategy
 from wardround.ledger.file import LedgerFile
-from wardround.noisers import ByEachHospital
+from wardround.noisers import ByEachHospital, NoiseShares
 from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Stream
@@ -89,6 +91,7 @@ class Attack:
     """The bounds of one attack, and the promise for what was attacked.
 
     `charged` is what the ledgers of the simulated hospitals hold after it: of the hospital that was charged most.
+    `noise` is the outcome for coordinates without a patient; None where their noise is not that of independent sums.
     `stopped` is the reason for which honest hospitals ended the run themselves, such as noise that is missing from the
     noise-only coordinates: it contradicts the claim as well.
     """
@@ -98,6 +101,7 @@ class Attack:
     bounds: tuple[Bound, ...]
     charged: Event = field(default_factory=NoEvent)
     stopped: str = ""
+    noise: NoiseCheck | None = None
 
     @property
     def contradictions(self) -> tuple[Bound, ...]:
@@ -140,13 +144,14 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     owner = np.arange(size) % len(names)
     present = {name: np.flatnonzero(is_in & (owner == k)).tolist() for k, name in enumerate(names)}
     materials = canary_materials(canary_workbench(size, _clip(plan)), present)
-    scores = np.zeros(size)
+    scores, alone = np.zeros(size), list[Float64]()
     with LedgerFile(Path(":memory:")) as ledgers:
         rounds = study.training_rounds
         stopped, found = "", _releases(study, plan, materials, rounds, "audit/canaries", ledgers)
         try:
             for round, seen in enumerate(found, start=1):
                 scores += seen.of(owner, names)
+                alone += [vector[:size][~is_in].astype(np.float64) for vector in seen.vectors]
                 progress(round, rounds)
         except FederationError as error:
             if availability_of(study) is not None:
@@ -157,7 +162,8 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     bounds = (canaries(scores, is_in, delta, half), canaries_fdp(scores, is_in, delta, half))
     claim = claim_of(plan, releases_after(study, rounds), f"the {rounds} rounds of gradients")
     charged = max(charges, key=lambda event: second_opinion(event, delta).lower)
-    return Attack("virtual patients in one run", claim, () if stopped else bounds, charged, stopped)
+    noise = check_noise(alone, _noise_std(study, plan)) if alone and _is_independent(study, plan) else None
+    return Attack("virtual patients in one run", claim, () if stopped else bounds, charged, stopped, noise)
 
 
 def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, *, count: bool = False) -> Attack:
@@ -195,6 +201,21 @@ def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, 
     return Attack("one patient, two worlds", claim, bounds)
 
 
+def _is_independent(study: Study, plan: Plan) -> bool:
+    """Returns whether every release is a sum of gradients with noise of its own."""
+    return isinstance(plan.training, NoisedGradients) and study.federation.strategy == "fedsgd"
+
+
+def _noise_std(study: Study, plan: Plan) -> float | None:
+    """Returns the std of the noise in a released sum, or in a hospital's own answer; None where the clip adapts."""
+    part = plan.training
+    if not isinstance(part, NoisedGradients) or part.clip.adaptive is not None:
+        return None
+    if isinstance(plan.noiser, NoiseShares) and availability_of(study) is None and not study.leaves_one_out:
+        return sum_std(study, part)
+    return part.noise.noise_multiplier * part.clip.norm  # at least, with shares missing
+
+
 def claim_of(plan: Plan, releases: int, what: str) -> Claim:
     """Returns what a plan promises of `releases` of its training part, with the least Gaussian mechanism above it."""
     epsilon = plan.epsilon_after(releases)
@@ -220,6 +241,11 @@ class _Seen:
 
     total: Vector | None
     answers: Mapping[HospitalName, Vector]
+
+    @property
+    def vectors(self) -> tuple[Vector, ...]:
+        """The releases, each with noise of its own."""
+        return tuple(self.answers.values()) if self.total is None else (self.total,)
 
     def of(self, owner: Any, names: Sequence[HospitalName]) -> Float64:
         """Returns what was released of each audit coordinate, (coordinate,), by the hospital that owns it."""

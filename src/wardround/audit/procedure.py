@@ -11,10 +11,10 @@ noise is normal (Jagielski et al. 2020, https://arxiv.org/abs/2006.07709). Score
 interrupted audit goes on, and one with more runs adds to them.
 """
 
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -25,27 +25,31 @@ import numpy as np
 
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
-from wardround.audit.bounds import Float64
 from wardround.audit.mechanism import Attack, claim_of, why_not
 from wardround.audit.shadows import models_of
-from wardround.audit.trials import two_worlds, two_worlds_gdp
-from wardround.boundary.private import make_private_folder, open_private
+from wardround.audit.trials import Scores, two_worlds, two_worlds_gdp
+from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.coordinator.observer import Observer, Silent
-from wardround.errors import DataError, RecordError
-from wardround.images.patients import Patient
+from wardround.errors import DataError
+from wardround.hospital.pictures import read_images
+from wardround.images.patients import ImageSet, Patient
 from wardround.privacy.plans.calibrate import not_private
 from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients
 from wardround.privacy.plans.plan import Plan
-from wardround.simulation.dealing import split_patients
+from wardround.simulation.dealing import Split, split_patients
 from wardround.simulation.materials import Materials, gather
 from wardround.training.patients import training_patients
-from wardround.types import Vector
+from wardround.types import PatientId, Vector
 
 ROUNDS = 3
 """Rounds of a repetition, at most: each costs as much as a round of a run."""
+EACH = 12
+"""Patients of every place and label in the repetitions over a folder with more of them."""
 _ROUNDING = 1e-4
 """A sum of float32 gradients may be longer than its clip by this part of it."""
+_REPEATS = 3
+_BETWEEN = re.compile(rb"[,;\t\"]")
 _TABLES = (".csv", ".tsv", ".txt")
 
 
@@ -57,15 +61,17 @@ class Neighbours:
         whole: with the patient.
         less: without.
         through: the way by which the patient was left out, in words.
-        moved: other patients whose place or label changed.
-        changed: other patients of whose input a bit changed.
+        others: other patients who were compared.
+        moved: of these, those whose place or label changed.
+        changed: of these, those of whose pictures or input a bit changed.
     """
 
     whole: Materials
     less: Materials
     through: str
-    moved: int
-    changed: int
+    others: int
+    moved: frozenset[PatientId]
+    changed: frozenset[PatientId]
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def audit_procedure(
         length = float(np.linalg.norm(direction))
         direction = direction / length if length else direction
         observer.stage("whole procedure, two worlds")
-        scores = _Scores(keep, {"study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds})
+        scores = Scores(keep, {"study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds})
         for run in range(runs):
             for world, part in _worlds(both):
                 if not scores.has(world, run):
@@ -150,53 +156,121 @@ def audit_procedure(
         bound(scores.of(False), scores.of(True), plan.delta, alpha / 2) for bound in (two_worlds, two_worlds_gdp)
     )
     claim = claim_of(plan, releases_after(study, rounds), f"the first {rounds} rounds")
-    others = len(both.less.images.patients)
     attack = Attack("one patient less, whole procedure", claim, bounds)
-    return Procedure(both.through, others, both.moved, both.changed, _clips(study, plan, known), attack)
+    moved, changed = len(both.moved), len(both.changed)
+    return Procedure(both.through, both.others, moved, changed, _clips(study, plan, known), attack)
 
 
 def neighbours_of(study: Study, observer: Observer, folder: Path) -> Neighbours:
     """Returns a study's materials, and those of the same study without one training patient.
 
+    Of a folder with many patients the materials are those of `EACH` patients of every place and label. The places and
+    pictures of all other patients are compared as well.
+
     Args:
         study: is read.
         observer: is told of progress.
-        folder: an empty private folder, for a copy of the data without the patient.
+        folder: an empty private folder, for copies of the data without the patient.
     """
-    whole = gather(study, observer)
-    trained = [patient for part in whole.split.hospitals.values() for patient in part]
-    if not trained:
-        raise DataError("A hospital must have a training patient to be left out, got none. Give more patients.")
     if study.site.layout == "phantom":
+        whole = gather(study, observer)
         numbers = {patient.id: number for number, patient in enumerate(whole.images.patients)}
-        last = max(numbers[patient.id] for patient in trained)
+        last = max(numbers[patient.id] for patient in _trained(whole.split))
         whole = gather(_with_phantoms(study, last + 1), Silent())
-        less, through = (
-            gather(_with_phantoms(study, last), Silent()),
-            "phantoms generated without the last patient",
-        )
-        return _compared(whole, less, through)
-    patient = max(trained, key=lambda one: len(one.images))  # moves the most, where anything depends on counts
+        less = gather(_with_phantoms(study, last), Silent())
+        return _compared(whole, less, "phantoms generated without the last patient")
     root = study.site.path
     if root is not None and root.is_dir():
-        copy_without(root, patient, folder / "data")
-        site = study.site.model_copy(update={"path": folder / "data"})
-        expected = {one.id for one in whole.images.patients} - {patient.id}
+        observer.stage("reading pictures")
+        images = read_images(study, lambda done, total: observer.progress(done, total))
         with suppress(DataError):
-            less = gather(study.model_copy(update={"site": site}), Silent())
-            if {one.id for one in less.images.patients} == expected:
-                return _compared(whole, less, "a folder without the patient, read anew")
-    return _compared(
-        whole, _taken_out(study, whole, patient), "the patient taken out of the pictures that were read"
-    )
+            return _read_anew(study, root, images, folder)
+    whole = gather(study, observer)
+    less = _taken_out(study, whole, _most_pictures(whole.split))
+    return _compared(whole, less, "the patient taken out of the pictures that were read")
 
 
-def copy_without(root: Path, patient: Patient, into: Path) -> None:
-    """Makes a folder of hard links to all files but a patient's pictures.
+def _trained(split: Split) -> list[Patient]:
+    trained = [patient for part in split.hospitals.values() for patient in part]
+    if not trained:
+        raise DataError("A hospital must have a training patient to be left out, got none. Give more patients.")
+    return trained
+
+
+def _most_pictures(split: Split) -> Patient:
+    """Returns the patient who moves the most, where anything depends on counts."""
+    return max(_trained(split), key=lambda one: len(one.images))
+
+
+def _read_anew(study: Study, root: Path, images: ImageSet, folder: Path) -> Neighbours:
+    """Returns the neighbours of a folder, each read from a copy of it.
+
+    Raises:
+        DataError: a copy cannot be read, or has other patients than it should.
+    """
+    split = split_patients(images, study.data, study.hospitals)
+    gone = _most_pictures(split)
+    some = _some(split, gone)
+    others = [one for one in images.patients if one.id not in some]
+    left_study, left = _without(study, root, [gone], folder / "all")
+    if not others:
+        whole, less = gather(study, Silent()), gather(left_study, Silent())
+        return _compared(whole, less, "a folder without the patient, read anew")
+    part, _ = _without(study, root, others, folder / "whole")
+    part_less, _ = _without(study, root, [*others, gone], folder / "less")
+    whole, less = gather(part, Silent()), gather(part_less, Silent())
+    found = _compared(
+        whole, less,
+        f"a folder without the patient, read anew; {len(some)} of {len(images.patients)} patients train",
+    )  # fmt: skip
+    before, after = _places(split), _places(split_patients(left, study.data, study.hospitals))
+    pixels = {one.id: images.pixels[list(one.rows)] for one in images.patients}
+    return replace(
+        found,
+        moved=found.moved | {one.id for one in left.patients if before.get(one.id) != after.get(one.id)},
+        changed=found.changed | {
+            one.id for one in left.patients if not np.array_equal(pixels[one.id], left.pixels[list(one.rows)])
+        },
+        others=len(left.patients),
+    )  # fmt: skip
+
+
+def _some(split: Split, gone: Patient) -> set[PatientId]:
+    """Returns `EACH` patients of every place and first label, and the one who will be gone; all of a small set."""
+    groups: dict[tuple[object, ...], list[PatientId]] = {}
+    for place, part in _parts(split):
+        for one in part:
+            groups.setdefault((place, one.labels[:1]), []).append(one.id)
+    return {gone.id, *(one for group in groups.values() for one in group[:EACH])}
+
+
+def _without(study: Study, root: Path, patients: Sequence[Patient], into: Path) -> tuple[Study, ImageSet]:
+    """Returns the study on a copy of its folder without some patients, and what is read of it.
+
+    Repeats of a picture are no pictures of a patient until that picture is gone: what appears then goes as well.
+
+    Raises:
+        DataError: the copy cannot be read.
+    """
+    gone, names = list(patients), {one.id for one in patients}
+    for attempt in range(_REPEATS):
+        path = into / str(attempt)
+        copy_without(root, gone, path)
+        copied = study.model_copy(update={"site": study.site.model_copy(update={"path": path})})
+        images = read_images(copied, lambda done, total: None)
+        left = [one for one in images.patients if one.id in names]
+        if not left:
+            return copied, images
+        gone += left
+    raise DataError("A copy must have the patients of its folder but those left out, and has others.")
+
+
+def copy_without(root: Path, patients: Sequence[Patient], into: Path) -> None:
+    """Makes a folder of hard links to all files but the pictures of some patients.
 
     Tables lose the lines that name one of them.
     """
-    gone = {image.file for image in patient.images}
+    gone = {image.file for patient in patients for image in patient.images}
     names = {name.encode() for name in gone} | {Path(name).name.encode() for name in gone}
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
@@ -206,12 +280,18 @@ def copy_without(root: Path, patient: Patient, into: Path) -> None:
         make_private_folder(target.parent)
         if path.suffix.lower() in _TABLES:
             lines = path.read_bytes().splitlines(keepends=True)
-            target.write_bytes(b"".join(line for line in lines if not any(name in line for name in names)))
+            target.write_bytes(b"".join(line for line in lines if not names & _cells(line)))
             continue
         try:
             os.link(path.resolve(), target)
         except OSError:
             shutil.copyfile(path, target)
+
+
+def _cells(line: bytes) -> set[bytes]:
+    """Returns the cells of a table's line, and the last part of each that is a path."""
+    cells = {cell.strip() for cell in _BETWEEN.split(line)}
+    return cells | {cell.rpartition(b"/")[2] for cell in cells}
 
 
 def _with_phantoms(study: Study, patients: int) -> Study:
@@ -233,19 +313,21 @@ def _taken_out(study: Study, whole: Materials, patient: Patient) -> Materials:
 
 
 def _compared(whole: Materials, less: Materials, through: str) -> Neighbours:
-    before, after = _places(whole), _places(less)
+    before, after = _places(whole.split), _places(less.split)
     rows = {one.id: one.rows for one in whole.images.patients}
     others = less.images.patients
-    moved = sum(before.get(one.id) != after.get(one.id) for one in others)
-    changed = sum(not _is_equal(whole, rows[one.id], less, one.rows) for one in others)
-    return Neighbours(whole, less, through, moved, changed)
+    moved = {one.id for one in others if before.get(one.id) != after.get(one.id)}
+    changed = {one.id for one in others if not _is_equal(whole, rows[one.id], less, one.rows)}
+    return Neighbours(whole, less, through, len(others), frozenset(moved), frozenset(changed))
 
 
-def _places(materials: Materials) -> dict[str, tuple[object, tuple[int, ...]]]:
+def _parts(split: Split) -> list[tuple[str, tuple[Patient, ...]]]:
+    return [*split.hospitals.items(), ("test", split.test), ("validation", split.validation)]
+
+
+def _places(split: Split) -> dict[PatientId, tuple[object, tuple[int, ...]]]:
     """Returns the place and the labels of every patient who has a place."""
-    split = materials.split
-    parts = [*split.hospitals.items(), ("test", split.test), ("validation", split.validation)]
-    return {one.id: (place, one.labels) for place, part in parts for one in part}
+    return {one.id: (place, one.labels) for place, part in _parts(split) for one in part}
 
 
 def _is_equal(whole: Materials, old: tuple[int, ...], less: Materials, new: tuple[int, ...]) -> bool:
@@ -288,47 +370,3 @@ def _clips(study: Study, plan: Plan, known: dict[bool, list[Vector]]) -> float |
         return None
     moved = float(np.linalg.norm(known[True][0].astype(np.float64) - known[False][0]))
     return moved * plan.public_size / (rate * part.clip.norm)
-
-
-class _Scores:
-    """Scores of repetitions, appended to a file of the owner alone, the first line of which names what they are of."""
-
-    def __init__(self, folder: Path | None, about: dict[str, object]) -> None:
-        self._known: dict[tuple[bool, int], float] = {}
-        self._path = None if folder is None else folder / "procedure.jsonl"
-        if folder is None or self._path is None:
-            return
-        make_private_folder(folder)
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        if lines and json.loads(lines[0]) != about:
-            raise RecordError(
-                f"`--keep` must be the folder of this study's audit, and {self._path} is of another. Give another "
-                "folder.",
-                code="record-audit",
-            )
-        for line in lines[1:]:
-            try:
-                world, run, score = json.loads(line)
-            except ValueError:
-                continue  # the line that an interruption cut off
-            self._known[bool(world), int(run)] = float(score)
-        if not lines:
-            self._append(about)
-
-    def has(self, world: bool, run: int) -> bool:
-        """Returns whether a repetition is known."""
-        return (world, run) in self._known
-
-    def add(self, world: bool, run: int, score: float) -> None:
-        """Takes in a repetition."""
-        self._known[world, run] = score
-        self._append([world, run, score])
-
-    def of(self, world: bool) -> Float64:
-        """Returns the scores of a world, (run,), in the order of the runs."""
-        return np.array([score for (one, _), score in sorted(self._known.items()) if one == world])
-
-    def _append(self, content: object) -> None:
-        if self._path is not None:
-            with os.fdopen(open_private(self._path, os.O_WRONLY | os.O_APPEND), "a") as file:
-                file.write(json.dumps(content) + "\n")
