@@ -18,9 +18,11 @@ from tests.inference.page.test_rows import dicoms, jpegs, pngs, saved_as, smooth
 from tests.inference.saved import drawn, picture_input, save
 
 from wardround.inference.answers import Classified, Segmented
+from wardround.inference.export.onnx import write_onnx
 from wardround.inference.export.write import export_page
 from wardround.inference.model import load
 from wardround.inference.page import write
+from wardround.inference.page.languages import languages_of
 from wardround.inference.page.write import RUNTIME
 from wardround.inference.reading import Ready
 from wardround.inference.serve import Service
@@ -317,6 +319,24 @@ def test_what_is_no_picture_gets_one_sentence(made, pictures, tmp_path):
     assert len({answer["fault"] for answer in answers[:4]}) == 4
     assert answers[-1]["fault"] is None
     assert answers[-1]["findings"] == ["The picture has colours, and the model reads it in grey."]
+
+
+@pytest.mark.parametrize("name", ["quick", "masks"])
+@pytest.mark.usefixtures("driver")
+def test_a_page_of_a_damaged_model_answers_nothing(name, made, pictures, tmp_path):
+    """One weight is altered after the graph was held to torch; pages of true graphs answer in all other tests."""
+    onnx = pytest.importorskip("onnx")
+    model, _ = made(name)
+    write_onnx(model, tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx")
+    weight = next(one for one in graph.graph.initializer if len(one.dims) > 1)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[(0,) * values.ndim] += 1
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    (tmp_path / "page.html").write_text(write.page_of(model, graph.SerializeToString()), encoding="utf-8")
+    sentence = languages_of(None, ())["en"]["words"]["unequal"]
+    for answer in browse(tmp_path / "page.html", [pictures["l.png"], pictures["grey.jpg"]], quick=True)["answers"]:
+        assert (answer["fault"], answer["label"], answer["values"]) == (sentence, "", [])
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])

@@ -19,6 +19,7 @@ from wardround.errors import MissingExtra, ModelError
 from wardround.inference.answers import LEAST_MARGIN
 from wardround.inference.calibration import Softmax
 from wardround.inference.model import Model
+from wardround.inference.page.known import known_outputs
 from wardround.inference.page.languages import languages_of
 from wardround.models.card import PictureInput
 
@@ -28,7 +29,7 @@ RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 MOST_PARAMETERS = 100_000_000
 """Packed into text, nearly the 2^29 characters of the longest string in Chromium (V8's `String::kMaxLength`)."""
 
-_PROGRAMS = ("fault", "png", "jpeg", "recipe", "dicom", "picture", "answer", "draw", "page")
+_PROGRAMS = ("fault", "png", "jpeg", "recipe", "dicom", "picture", "known", "answer", "draw", "page")
 """The page's own modules, each after those it imports."""
 
 _NOT_PRIVATE = "no privacy guarantee"
@@ -59,6 +60,7 @@ def page_of(model: Model, graph: bytes, advice: Path | None = None) -> str:
         "margin": LEAST_MARGIN,
         "is_calibrated": not isinstance(model.scale, Softmax),
         "languages": languages,
+        "known": known_outputs(model),
     }
     parts = {
         "policy": _policy(style, runtime_script, script),
