@@ -74,15 +74,15 @@ def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
     path = keep / "procedure.jsonl"
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_text(path.read_text() + "[true, 3, 0.1")  # cut off
-    trained, models = list[object](), procedure._models
+    trained, seen = list[object](), procedure._seen
 
     def counted(*arguments):
         trained.append(arguments)
-        return models(*arguments)
+        return seen(*arguments)
 
-    monkeypatch.setattr(procedure, "_models", counted)
+    monkeypatch.setattr(procedure, "_seen", counted)
     again = audited(study, runs=6, alpha=0.01, keep=keep)
-    assert len(trained) == 2 + 2 * 3  # without noise, and the repetitions that were missing
+    assert len(trained) == 2 + 2 * 3  # with one seed, and the repetitions that were missing
     assert again.attack.bounds == whole.attack.bounds
     with raises_code(RecordError, "record-audit"):
         audited(private(tmp_path, noise_multiplier=2.5), runs=3, alpha=0.01, keep=keep)

@@ -147,7 +147,7 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     scores, alone = np.zeros(size), list[Float64]()
     with LedgerFile(Path(":memory:")) as ledgers:
         rounds = study.training_rounds
-        stopped, found = "", _releases(study, plan, materials, rounds, "audit/canaries", ledgers)
+        stopped, found = "", releases_of(study, plan, materials, rounds, "audit/canaries", ledgers)
         try:
             for round, seen in enumerate(found, start=1):
                 scores += seen.of(owner, names)
@@ -189,7 +189,7 @@ def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, 
         for run in range(runs):
             label = f"audit/{'with' if is_in else 'without'}/{run}"
             with LedgerFile(Path(":memory:")) as ledgers:
-                [seen] = _releases(study, plan, materials, 0 if count else 1, label, ledgers)
+                [seen] = releases_of(study, plan, materials, 0 if count else 1, label, ledgers)
             scores[is_in].append(float(seen.of(np.zeros(1, dtype=np.int64), names)[0]))
             progress(run + 1 + runs * is_in, 2 * runs)
     without, within = (np.array(scores[world]) for world in (False, True))
@@ -233,7 +233,7 @@ def hospital_names(study: Study, plan: Plan) -> tuple[HospitalName, ...]:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """The releases of one round as the attacker sees them: the sum, or each hospital's answer, as gradients.
 
     Of the counts before round 1 coordinate 0 counts the virtual patients.
@@ -286,10 +286,10 @@ class _Tap:
         return total
 
 
-def _releases(
+def releases_of(
     study: Study, plan: Plan, materials: Materials, rounds: int, label: str, ledgers: LedgerFile
-) -> Iterator[_Seen]:
-    """Returns what the attacker sees of each round of a federation of virtual patients; reading it asks.
+) -> Iterator[Seen]:
+    """Returns what the attacker sees of each round of a federation with these patients; reading it asks.
 
     Of no round at all it is what counts the patients before round 1.
     """
@@ -309,12 +309,12 @@ def _releases(
     return _asked(strategy, tap, materials.workbench.initial_weights, rounds, alone=alone)
 
 
-def _asked(strategy: Strategy, tap: _Tap, weights: Vector, rounds: int, *, alone: bool) -> Iterator[_Seen]:
+def _asked(strategy: Strategy, tap: _Tap, weights: Vector, rounds: int, *, alone: bool) -> Iterator[Seen]:
     state = strategy.init(weights, tap)
     for round in range(min(rounds, 1), rounds + 1):
         if round:
             state = strategy.update(state, tap, round)
-        yield _Seen(None, dict(tap.answers)) if alone else _Seen(tap.totals[-1], {})
+        yield Seen(None, dict(tap.answers)) if alone else Seen(tap.totals[-1], {})
 
 
 def _plan(study: Study) -> Plan:

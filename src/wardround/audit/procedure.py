@@ -4,11 +4,12 @@ The neighbour is read anew. Phantoms are generated without the last patient; of 
 without the patient's pictures and without the lines of its tables that name one of them. Where that is not possible, as
 with archives, the patient is taken out of the pictures that were read, and the outcome says so.
 
-Two exact tests need no statistics: no other patient changes place, label or a bit of the network's input, and without
-noise the first sum moves by one clipping norm at most. Both worlds are then repeated with noise, and an attacker who
-knows all patients projects the model on the difference of the two models without noise, the best test there is where
-noise is normal (Jagielski et al. 2020, https://arxiv.org/abs/2006.07709). Scores are kept in a folder, so that an
-interrupted audit goes on, and one with more runs adds to them.
+Two exact tests need no statistics. No other patient changes place, label or a bit of the network's input. With one seed
+in both worlds, the first released sum moves by one clipping norm at most: samples, noise and masks are those of the
+study, and the same, so that noise which follows the data would move it as well. Both worlds are then repeated, and an
+attacker who knows all patients projects the released sums on that difference, the best test there is where noise is
+normal (Jagielski et al. 2020, https://arxiv.org/abs/2006.07709). Of local steps the model is projected. Scores are kept
+in a folder, so that an interrupted audit goes on, and one with more runs adds to them.
 """
 
 import os
@@ -25,7 +26,8 @@ import numpy as np
 
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
-from wardround.audit.mechanism import Attack, claim_of, why_not
+from wardround.audit.bounds import Float64
+from wardround.audit.mechanism import Attack, claim_of, releases_of, why_not
 from wardround.audit.shadows import models_of
 from wardround.audit.trials import Scores, two_worlds, two_worlds_gdp
 from wardround.boundary.private import make_private_folder
@@ -34,13 +36,14 @@ from wardround.coordinator.observer import Observer, Silent
 from wardround.errors import DataError
 from wardround.hospital.pictures import read_images
 from wardround.images.patients import ImageSet, Patient
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import not_private
 from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients
 from wardround.privacy.plans.plan import Plan
 from wardround.simulation.dealing import Split, split_patients
 from wardround.simulation.materials import Materials, gather
 from wardround.training.patients import training_patients
-from wardround.types import PatientId, Vector
+from wardround.types import PatientId
 
 ROUNDS = 3
 """Rounds of a repetition, at most: each costs as much as a round of a run."""
@@ -83,7 +86,7 @@ class Procedure:
         others: other patients.
         moved: of these, those whose place or label changed.
         changed: of these, those of whose input a bit changed.
-        clips: the distance of the two sums of round 1 without noise, in clipping norms; None where no sum is released.
+        clips: the distance of the two sums of round 1 under one seed, in clipping norms; None where no sum is released.
         attack: the repetitions.
     """
 
@@ -139,9 +142,9 @@ def audit_procedure(
     study = study.model_copy(update={"federation": study.federation.model_copy(update={"rounds": rounds})})
     with TemporaryDirectory(prefix="wardround-audit-") as folder:
         both = neighbours_of(study, observer, Path(folder))
-        quiet = not_private(_everyone(plan), 1)
-        known = {world: _models(study, quiet, part, "without noise") for world, part in _worlds(both)}
-        direction = known[True][-1].astype(np.float64) - known[False][-1]
+        alike = study.model_copy(update={"study": study.study.model_copy(update={"seed": 0})})
+        first = {world: _seen(alike, _everyone(plan), part, 1, "alike") for world, part in _worlds(both)}
+        direction = first[True] - first[False]
         length = float(np.linalg.norm(direction))
         direction = direction / length if length else direction
         observer.stage("whole procedure, two worlds")
@@ -149,16 +152,18 @@ def audit_procedure(
         for run in range(runs):
             for world, part in _worlds(both):
                 if not scores.has(world, run):
-                    end = _models(study, plan, part, f"{'with' if world else 'without'}/{run}")[-1]
-                    scores.add(world, run, float(end.astype(np.float64) @ direction))
+                    seen = _seen(study, plan, part, rounds, f"{'with' if world else 'without'}/{run}")
+                    scores.add(world, run, float(seen @ direction))
             observer.progress(run + 1, runs)
     bounds = tuple(
         bound(scores.of(False), scores.of(True), plan.delta, alpha / 2) for bound in (two_worlds, two_worlds_gdp)
     )
     claim = claim_of(plan, releases_after(study, rounds), f"the first {rounds} rounds")
     attack = Attack("one patient less, whole procedure", claim, bounds)
-    moved, changed = len(both.moved), len(both.changed)
-    return Procedure(both.through, both.others, moved, changed, _clips(study, plan, known), attack)
+    clip = plan.training.clip if isinstance(plan.training, NoisedGradients | CorrelatedGradients) else None
+    is_sum = study.federation.strategy == "fedsgd" and clip is not None and clip.adaptive is None
+    clips = length / clip.norm if is_sum and clip is not None else None
+    return Procedure(both.through, both.others, len(both.moved), len(both.changed), clips, attack)
 
 
 def neighbours_of(study: Study, observer: Observer, folder: Path) -> Neighbours:
@@ -345,28 +350,22 @@ def _worlds(both: Neighbours) -> Iterator[tuple[bool, Materials]]:
     yield True, both.whole
 
 
-def _models(study: Study, plan: Plan, materials: Materials, label: str) -> list[Vector]:
-    made = models_of(study, plan, materials, materials.hospitals, f"audit/procedure/{label}", averaged=False)
-    return list(islice(made, study.training_rounds))
+def _seen(study: Study, plan: Plan, materials: Materials, rounds: int, label: str) -> Float64:
+    """Returns what is released in some rounds, added up; of local steps the model after them."""
+    name = f"audit/procedure/{label}"
+    if study.federation.strategy != "fedsgd":
+        made = models_of(study, plan, materials, materials.hospitals, name, averaged=False)
+        return next(islice(made, rounds - 1, None)).astype(np.float64)
+    with LedgerFile(Path(":memory:")) as ledgers:
+        found = releases_of(study, plan, materials, rounds, name, ledgers)
+        return np.asarray(sum(np.concatenate(seen.vectors).astype(np.float64) for seen in found))
 
 
 def _everyone(plan: Plan) -> Plan:
-    """Returns a plan of which every patient takes part in every release."""
+    """Returns a plan of which every patient takes part in every release; without noise where rounds share theirs."""
+    if not isinstance(plan.training, NoisedGradients):
+        return not_private(plan, 1)
+    part = plan.training
     return replace(
-        plan,
-        parts=tuple(
-            replace(one, sampling_prob=1.0) if isinstance(one, NoisedGradients) else one for one in plan.parts
-        ),
+        plan, parts=tuple(replace(one, sampling_prob=1.0) if one is part else one for one in plan.parts)
     )
-
-
-def _clips(study: Study, plan: Plan, known: dict[bool, list[Vector]]) -> float | None:
-    """Returns the distance of the two sums of round 1 without noise, in clipping norms."""
-    part, section = plan.training, study.federation
-    rate = getattr(section, "learning_rate", None)
-    if section.strategy != "fedsgd" or not isinstance(part, NoisedGradients | CorrelatedGradients):
-        return None
-    if plan.public_size is None or not isinstance(rate, float) or part.clip.adaptive is not None:
-        return None
-    moved = float(np.linalg.norm(known[True][0].astype(np.float64) - known[False][0]))
-    return moved * plan.public_size / (rate * part.clip.norm)
