@@ -162,7 +162,7 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     bounds = (canaries(scores, is_in, delta, half), canaries_fdp(scores, is_in, delta, half))
     claim = claim_of(plan, releases_after(study, rounds), f"the {rounds} rounds of gradients")
     charged = max(charges, key=lambda event: second_opinion(event, delta).lower)
-    noise = check_noise(alone, _noise_std(study, plan)) if alone and _is_independent(study, plan) else None
+    noise = check_noise(alone, noise_std(study, plan)) if alone and _is_independent(study, plan) else None
     return Attack("virtual patients in one run", claim, () if stopped else bounds, charged, stopped, noise)
 
 
@@ -206,8 +206,8 @@ def _is_independent(study: Study, plan: Plan) -> bool:
     return isinstance(plan.training, NoisedGradients) and study.federation.strategy == "fedsgd"
 
 
-def _noise_std(study: Study, plan: Plan) -> float | None:
-    """Returns the std of the noise in a released sum, or in a hospital's own answer; None where the clip adapts."""
+def noise_std(study: Study, plan: Plan) -> float | None:
+    """Returns the std of the noise in a released sum, or in a hospital's own answer; None where it is none."""
     part = plan.training
     if not isinstance(part, NoisedGradients) or part.clip.adaptive is not None:
         return None

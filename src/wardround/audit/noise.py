@@ -7,7 +7,7 @@ Two tests, each of which fails at a correct study with probability 1e-6 at most.
   of them (Student's t, corrected for the number of pairs), and the variance of all of them added up (chi-square).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,3 +74,42 @@ def check_noise(vectors: Sequence[Float64], std: float | None) -> NoiseCheck:
     added = float((units.sum(axis=0) ** 2).sum()) * size / count
     p_sum = 2 * float(min(stats.chi2.cdf(added, size), stats.chi2.sf(added, size)))
     return NoiseCheck(count, size, present, p_present, largest, min(1.0, 2 * min(p_pair, p_sum)))
+
+
+@dataclass(frozen=True)
+class ParameterNoise:
+    """The variance of one parameter's numbers over independent runs.
+
+    Attributes:
+        parameter: its name.
+        numbers: of it.
+        present: variance that was seen, as a part of the plan's; samples may add to it.
+        least: the same of the number that has the least.
+        p_present: probability of so little under the plan, in all numbers together or in one of them.
+    """
+
+    parameter: str
+    numbers: int
+    present: float
+    least: float
+    p_present: float
+
+
+def check_parameters(runs: Float64, sizes: Mapping[str, int], std: float) -> tuple[ParameterNoise, ...]:
+    """Returns the variance of each parameter over independent runs, (run, number), with noise of `std` or more.
+
+    Args:
+        runs: the same release of each run; parameters follow one another.
+        sizes: numbers of each parameter.
+        std: of the plan's noise in one number.
+    """
+    squares = ((runs - runs.mean(axis=0)) ** 2).sum(axis=0) / std**2
+    found, start = list[ParameterNoise](), 0
+    for name, size in sizes.items():
+        own, free = squares[start : start + size], len(runs) - 1
+        together = len(sizes) * stats.chi2.cdf(own.sum(), free * size)
+        alone = len(squares) * stats.chi2.cdf(own.min(), free)
+        p = min(1.0, 2 * float(min(together, alone)))
+        found.append(ParameterNoise(name, size, float(own.mean()) / free, float(own.min()) / free, p))
+        start += size
+    return tuple(found)

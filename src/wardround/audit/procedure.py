@@ -17,7 +17,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,8 @@ import numpy as np
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
 from wardround.audit.bounds import Float64
-from wardround.audit.mechanism import Attack, claim_of, releases_of, why_not
+from wardround.audit.mechanism import Attack, claim_of, noise_std, releases_of, why_not
+from wardround.audit.noise import LEVEL, ParameterNoise, check_parameters
 from wardround.audit.shadows import models_of
 from wardround.audit.trials import Scores, two_worlds, two_worlds_gdp
 from wardround.boundary.private import make_private_folder
@@ -38,8 +39,9 @@ from wardround.hospital.pictures import read_images
 from wardround.images.patients import ImageSet, Patient
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import not_private
-from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients
+from wardround.privacy.plans.kinds import NoisedGradients
 from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.releases import clip_of
 from wardround.simulation.dealing import Split, split_patients
 from wardround.simulation.materials import Materials, gather
 from wardround.training.patients import training_patients
@@ -47,6 +49,8 @@ from wardround.types import PatientId
 
 ROUNDS = 3
 """Rounds of a repetition, at most: each costs as much as a round of a run."""
+_RUNS = 6
+"""Runs of which the noise of each parameter is compared."""
 EACH = 12
 """Patients of every place and label in the repetitions over a folder with more of them."""
 _ROUNDING = 1e-4
@@ -87,6 +91,7 @@ class Procedure:
         moved: of these, those whose place or label changed.
         changed: of these, those of whose input a bit changed.
         clips: the distance of the two sums of round 1 under one seed, in clipping norms; None where no sum is released.
+        noise: of each parameter of the network in the first sum of several runs; likewise empty.
         attack: the repetitions.
     """
 
@@ -95,6 +100,7 @@ class Procedure:
     moved: int
     changed: int
     clips: float | None
+    noise: tuple[ParameterNoise, ...]
     attack: Attack
 
     @property
@@ -109,13 +115,19 @@ class Procedure:
             found.append(f"leaving one patient out changes the network's input of {self.changed} others")
         if self.clips is not None and self.clips > 1 + _ROUNDING:
             found.append(f"one patient moves the sum by {self.clips:.3f} clipping norms")
+        found += [
+            f"{one.parameter} has {one.present:.1%} of the variance of the plan's noise in {one.numbers} numbers, and "
+            f"{one.least:.1%} in one of them"
+            for one in self.noise
+            if one.p_present < LEVEL
+        ]
         return tuple(f"whole procedure: {one}" for one in found)
 
     def to_json(self) -> dict[str, object]:
         """Returns the exact tests as one JSON object."""
         return {
             "through": self.through, "others": self.others, "moved": self.moved, "changed": self.changed,
-            "clips": self.clips,
+            "clips": self.clips, "noise": [asdict(one) for one in self.noise],
         }  # fmt: skip
 
 
@@ -147,8 +159,11 @@ def audit_procedure(
         direction = first[True] - first[False]
         length = float(np.linalg.norm(direction))
         direction = direction / length if length else direction
+        std = noise_std(study, plan) if study.federation.strategy == "fedsgd" else None
+        noise = () if std is None else _parameter_noise(study, plan, both.whole, std)
         observer.stage("whole procedure, two worlds")
-        scores = Scores(keep, {"study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds})
+        about = {"study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds, "of": "releases"}
+        scores = Scores(keep, about)
         for run in range(runs):
             for world, part in _worlds(both):
                 if not scores.has(world, run):
@@ -160,10 +175,19 @@ def audit_procedure(
     )
     claim = claim_of(plan, releases_after(study, rounds), f"the first {rounds} rounds")
     attack = Attack("one patient less, whole procedure", claim, bounds)
-    clip = plan.training.clip if isinstance(plan.training, NoisedGradients | CorrelatedGradients) else None
-    is_sum = study.federation.strategy == "fedsgd" and clip is not None and clip.adaptive is None
-    clips = length / clip.norm if is_sum and clip is not None else None
-    return Procedure(both.through, both.others, len(both.moved), len(both.changed), clips, attack)
+    clip, is_sum = clip_of(plan.training), study.federation.strategy == "fedsgd" and plan.is_private
+    clips = length / clip.norm if is_sum and clip.adaptive is None else None
+    return Procedure(both.through, both.others, len(both.moved), len(both.changed), clips, noise, attack)
+
+
+def _parameter_noise(study: Study, plan: Plan, materials: Materials, std: float) -> tuple[ParameterNoise, ...]:
+    """Returns the noise of each parameter in the first sum of `_RUNS` runs; of answers, in those of each hospital."""
+    runs = np.stack([_seen(study, plan, materials, 1, f"parameters/{run}") for run in range(_RUNS)])
+    network = materials.workbench.network.trained
+    sizes = {name: one.numel() for name, one in network.named_parameters() if one.requires_grad}
+    answers = range(runs.shape[1] // sum(sizes.values()))
+    several = {f"{name}, answer {k + 1}" if k else name: size for k in answers for name, size in sizes.items()}
+    return check_parameters(runs, several, std)
 
 
 def neighbours_of(study: Study, observer: Observer, folder: Path) -> Neighbours:
