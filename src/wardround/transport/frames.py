@@ -74,7 +74,7 @@ class FrameReader:
         end = _HEADER.size + length
         if len(self._held) < end:
             return None
-        if len(self._held) > end:  # others follow, and any number of small ones may: the rest is not copied for each
+        if len(self._held) > end:  # of any number of small frames, what is behind one is not copied
             with memoryview(self._held) as held:
                 content = bytes(held[_HEADER.size : end])
             del self._held[:end]
