@@ -10,6 +10,7 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, ModelError
 from wardround.models.network import Network
 from wardround.simulation import estimate as estimates
+from wardround.simulation.references import NUM_REPEATS
 from wardround.simulation.run import run_study
 from wardround.training.workbench import Workbench
 
@@ -70,6 +71,8 @@ def test_comparisons_take_their_time_as_well(tiny_study, monkeypatch):
     alone = estimate(tiny_study())
     five = estimate(tiny_study(federation={"compare": ["pooled", "alone", "no-privacy", "pooled-no-privacy"]}))
     assert five.seconds == pytest.approx(5 * alone.seconds)
+    repeated = estimate(tiny_study(federation={"compare": ["repeats", "no-privacy"]}))
+    assert repeated.seconds == pytest.approx((2 + NUM_REPEATS) * alone.seconds)
 
 
 def test_local_steps_take_their_time_as_well(tiny_study, monkeypatch):

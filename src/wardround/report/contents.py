@@ -126,13 +126,15 @@ class Look:
 class Comparison:
     """One row of the comparison: the main run (key "federated"), or a reference beside it (its name).
 
-    `place` is that of the patients' data, such as "Each hospital alone".
+    `place` is that of the patients' data, such as "Each hospital alone". `how` says how a reference without privacy was
+    trained, and is empty for others.
     """
 
     key: str
     place: str
     private: bool
     text: str
+    how: str
     is_main: bool
     guarantee: Guarantee
     quality: Quality

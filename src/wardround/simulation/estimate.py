@@ -36,7 +36,7 @@ from wardround.randomness import names_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.availability import check_availability
 from wardround.simulation.federate import answers_as_one
-from wardround.simulation.references import check_references
+from wardround.simulation.references import check_references, num_runs
 from wardround.training.encodings import Lattice, is_kept, strided
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.workbench import Workbench
@@ -57,7 +57,8 @@ class Estimate:
         classes: in the model's order; of masks the values from 0 on; empty where nothing is there to list.
         noticed: sentences about ids and classes that look alike, what was left out, and the time of a frozen network.
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
-            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
+            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network. References
+            count as runs by themselves, each repeat too, though heads that share passes take less.
         memory_bytes: of training at its peak, beside the libraries themselves.
         upload: of a hospital in a round; None where sums are not masked.
         schedule: of a private head; None for other networks.
@@ -128,7 +129,7 @@ def estimate(study: Study) -> Estimate:
         trained_on = (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
         passes = study.local_steps * timetable.at_once / timetable.hospitals
         each_round = pictures * trained_on * share_of_patients(plan.training) * passes
-        runs = [(per_picture, 0.0)] * (1 + len(study.federation.compare))
+        runs = [(per_picture, 0.0)] * (1 + num_runs(study))
         if plan.masked is not None:  # of the main run alone: references are summed in the open
             sample = math.ceil(each_round / study.hospitals.count)
             runs[0] = _masked_probe(study, plan, network, target, shape, sample)
