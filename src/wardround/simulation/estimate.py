@@ -57,8 +57,8 @@ class Estimate:
         classes: in the model's order; of masks the values from 0 on; empty where nothing is there to list.
         noticed: sentences about ids and classes that look alike, what was left out, and the time of a frozen network.
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
-            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network. References
-            count as runs by themselves, each repeat too, though heads that share passes take less.
+            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network. Each
+            reference and each repeat counts as a run, though heads that share passes take less.
         memory_bytes: of training at its peak, beside the libraries themselves.
         upload: of a hospital in a round; None where sums are not masked.
         schedule: of a private head; None for other networks.
