@@ -14,12 +14,13 @@ from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
 from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.agreed.plans import plan_of
-from wardround.agreed.schedule import Schedule, feasibility, own_size, schedule_of
+from wardround.agreed.schedule import CENTRED_FROM, Schedule, feasibility, own_size, schedule_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.choice import choice_for
+from wardround.config.federation import ALONE
 from wardround.hospital.masked import steps_of
 from wardround.hospital.pictures import device_of, list_pictures
 from wardround.images.entries import Target
@@ -159,17 +160,20 @@ def estimate(study: Study) -> Estimate:
 
 
 def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, classes: int) -> str:
-    """Returns the sentence on mu n; of listed patients as many as are expected to train."""
+    """Returns the sentence on mu n, of listed patients as many as are expected to train, and on a centre."""
     if schedule is None or not schedule.recipe.scores:
         return ""
-    if schedule.num_patients is not None:
-        return feasibility(schedule.mu, schedule.num_patients, classes)
-    if patients is None:
-        return ""
-    expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
-    return (
-        feasibility(schedule.mu, own_size(study, round(expected)) or 1, classes) + ", by the patients listed here"
-    )
+    number, source = schedule.num_patients, ""
+    if number is None:
+        if patients is None:
+            return ""
+        expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
+        number, source = own_size(study, round(expected)) or 1, ", by the patients listed here"
+    said = feasibility(schedule.mu, number, classes) + source
+    is_fit = classes > 2 and study.federation.strategy not in ALONE and schedule.mu * number >= CENTRED_FROM
+    if not is_fit or study.centre_rounds or study.model.head != "softmax":
+        return said
+    return f"{said}; [federation] centre_rounds = 3 gained in every such trial (docs/heads.md, A centre)"
 
 
 def _choice(study: Study) -> str:

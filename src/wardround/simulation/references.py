@@ -84,6 +84,9 @@ REFERENCES: dict[str, Reference] = {
 _OF_ALL = (REPEATS, "no-privacy", "pooled", "pooled-no-privacy")
 """References whose sums are over all patients."""
 
+_CENTRED = (REPEATS, "pooled")
+"""Those whose first rounds release the mean row, where the study's do; others see rows as they are."""
+
 PENALTY = 0.01
 """Half of it times the squared weights of a head without privacy is added to its patients' summed losses. Public."""
 
@@ -273,7 +276,7 @@ def check_references(study: Study, plan: Plan) -> None:
 
 def _resting_on(name: str, study: Study, plan: Plan) -> tuple[Study, Plan]:
     """Returns the study and the plan of a reference run."""
-    study = _with_strategy(study, _strategy_of(name, study), centred=name == REPEATS)
+    study = _with_strategy(study, _strategy_of(name, study), study.centre_rounds if name in _CENTRED else 0)
     own = _noised(name, study, plan)
     return study, own if REFERENCES[name].private else not_private(own, own.releases)
 
@@ -283,7 +286,7 @@ def _noised(name: str, study: Study, plan: Plan) -> Plan:
     if name == REPEATS and plan.is_private:
         return in_the_open(plan, releases_after(study, study.rounds))
     hospitals = 1 if study.federation.strategy == "pooled" else study.hospitals.count
-    return alone(plan, hospitals, releases_after(study, study.rounds))
+    return alone(plan, hospitals, releases_after(study, study.rounds), centres=study.centre_rounds)
 
 
 def _with_rate(study: Study, noised: Plan, materials: Materials, hospitals: Hospitals) -> Study:
@@ -303,19 +306,17 @@ def _strategy_of(name: str, study: Study) -> str:
     return study.federation.strategy if name in (REPEATS, "no-privacy") else REFERENCES[name].strategy
 
 
-def _with_strategy(study: Study, strategy: str, *, centred: bool = False) -> Study:
-    """Returns the study with another strategy of one gradient a round, without scores; a fit to the end stays one.
-
-    The first rounds release a mean row, as the study has it, where the reference is `centred`.
-    """
+def _with_strategy(study: Study, strategy: str, centre_rounds: int) -> Study:
+    """Returns the study with another strategy of one gradient a round, without scores; a fit to the end stays one."""
     own = study.federation
     if isinstance(own, FederatedSGD):
-        less = {"score_rounds": 0} | ({} if centred else {"centre_rounds": 0})
+        less = {"score_rounds": 0, "centre_rounds": centre_rounds}
         study = study.model_copy(update={"federation": own.model_copy(update=less)})
     if strategy == own.strategy or study.fits_head:
         return study
     steps = {key: getattr(own, key) for key in ("learning_rate", "momentum", "average_last")}
-    section = FederatedSGD.model_validate({"strategy": strategy, "rounds": study.training_rounds, **steps})
+    steps |= {"rounds": study.training_rounds, "centre_rounds": centre_rounds}
+    section = FederatedSGD.model_validate({"strategy": strategy, **steps})
     return study.model_copy(update={"federation": section})
 
 
