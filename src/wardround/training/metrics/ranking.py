@@ -3,7 +3,7 @@
 With two classes, class 1 is ranked against class 0; with more, each class against the rest, and the unweighted
 mean is taken. Pictures are counted by weight, so that one call serves all resamples of a bootstrap. scikit-learn takes
 one resample a call: for 1,000 of 200 pictures, areas and tables take 6.5 s there (25 s with five classes) and 0.03 s
-here (0.05 s). Its import alone takes a second, so that no run has it; tests hold these numbers to it.
+here (0.05 s). Its import takes most of a second, so that no run has it; tests hold these numbers to it.
 """
 
 from collections.abc import Callable
