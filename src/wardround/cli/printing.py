@@ -124,6 +124,8 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
         lines.append(f"{said} on held-out {held_out}{beside}")
         if found.repeats is not None:
             lines.append(found.repeats.sentence(found.quality.headline.score.value))
+        if found.without_privacy:
+            lines.append(found.without_privacy)
     if found.evaluation is not None:
         lines += found.evaluation.lines()
     if record.certificate["stopped"]:
