@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from wardround.errors import ModelError
+from wardround.models.adapters import add_adapters
 from wardround.models.backbones.names import Backbone, OwnEncoder
 from wardround.models.backbones.own import OnnxRows, body_of_catalogue, check_hash
 from wardround.models.backbones.rows import BackboneRows
@@ -168,7 +169,7 @@ def build(
         num_classes: number of logits; a network that segments counts the background.
         init_generator: the only source of the starting values.
         train: what is trained, see `wardround.models.network.Stage`; "head" freezes everything before the last layer.
-            `linear` and `features` are heads already. A frozen backbone without `weights` is a random one.
+            `linear` and `features` are heads already. "lora" adds `wardround.models.adapters`. A frozen backbone without `weights` is a random one.
         weights: a `.safetensors` file, see `wardround.models.weights.load_weights`.
         width: channels of the first level, for the networks whose builder has a width.
         backbone: encoder of `features` in place of the histograms. Of a user's own one `weights` is its file; a
@@ -209,6 +210,8 @@ def build(
             check_hash(weights, found.sha256, backbone.sha256)
         return staged(name, parts, "head")
     report = None if weights is None else load_weights(body, weights, head=of_head, absent=absent)
+    if train == "lora":
+        add_adapters(body, cut(body, builder.head)[1], init_generator)
     return staged(name, parts, train, segments=builder.segments, weights=report)
 
 
