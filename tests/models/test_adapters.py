@@ -64,7 +64,9 @@ def test_adapters_norms_and_the_head_are_trained(name):
         assert adapters[key.replace("up", "down")] == (rank, *base[1:])
     layers = [m for m in whole.parts.body.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
     assert len(adapters) == 2 * (len(layers) - 1), "every layer but the head"
-    assert not any(isinstance(module, NORMS) and hasattr(module, "lora_up") for module in whole.parts.body.modules())
+    assert not any(
+        isinstance(module, NORMS) and hasattr(module, "lora_up") for module in whole.parts.body.modules()
+    )
     assert network.num_parameters < whole.num_parameters
 
 

@@ -169,7 +169,8 @@ def build(
         num_classes: number of logits; a network that segments counts the background.
         init_generator: the only source of the starting values.
         train: what is trained, see `wardround.models.network.Stage`; "head" freezes everything before the last layer.
-            `linear` and `features` are heads already. "lora" adds `wardround.models.adapters`. A frozen backbone without `weights` is a random one.
+            `linear` and `features` are heads already. "lora" adds `wardround.models.adapters`. A frozen backbone
+            without `weights` is a random one.
         weights: a `.safetensors` file, see `wardround.models.weights.load_weights`.
         width: channels of the first level, for the networks whose builder has a width.
         backbone: encoder of `features` in place of the histograms. Of a user's own one `weights` is its file; a

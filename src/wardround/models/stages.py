@@ -17,8 +17,9 @@ def staged(
     """Returns a network of some parts that trains what the stage says.
 
     "head" moves everything before the head into the encoding, where it runs in evaluation mode and, for one row of
-    features a picture, only once. "last-block", "norms", "lora" and "biases" leave the layers where they are and take the
-    gradient from all that is not named; a network that has nothing of what is named is then the same as with "head".
+    features a picture, only once. "last-block", "norms", "lora" and "biases" leave the layers where they are and
+    take the gradient from all that is not named; a network that has nothing of what is named is then the same as with
+    "head".
 
     Source of "biases": Bu et al. 2022 (DP-BiTFiT), https://arxiv.org/abs/2210.00036, section 3.
 
