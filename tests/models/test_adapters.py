@@ -23,7 +23,14 @@ SPACES = {"small_cnn": (32, 32), "unet": (32, 32), "unet3d": (16, 16, 16), "vit_
 
 def made(name, train="lora"):
     options: dict[str, Any] = {"size": SPACES[name], "channels": 1, "num_classes": 2, "train": train}
-    return build(name, **options, init_generator=torch.Generator().manual_seed(0))
+    network = build(name, **options, init_generator=torch.Generator().manual_seed(0))
+    assert network.parts is not None
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for key, value in network.parts.body.named_parameters():
+            if "lora_" not in key and not value.any():  # a head at zero answers nothing
+                value.normal_(0, 0.1, generator=draw)
+    return network
 
 
 def moved(network):

@@ -10,7 +10,6 @@ from torch.func import functional_call
 from wardround.config import parse_study
 from wardround.errors import StudyError
 from wardround.models.catalogue import build
-from wardround.models.vectors import load_vector
 from wardround.training.encodings import Lattice, encodings, strided
 from wardround.training.losses import dice_ce
 from wardround.training.patients import Sample, TrainingPatients
@@ -27,10 +26,6 @@ def bench(tmp_path, *, stride):
         "boxed_voxel_features", size=SPACE, channels=1, num_classes=3, width=4,
         init_generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
-    drawn = draw.normal(0, 0.3, network.num_parameters).astype(
-        np.float32
-    )  # a head at zero hides the layer below it
-    load_vector(network.trained, drawn)
     lattice = None
     if stride > 1:
         lattice = Lattice(stride, encodings(network, pixels, tmp_path, lambda done, total: None, stride=stride))

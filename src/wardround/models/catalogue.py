@@ -55,9 +55,9 @@ class Builder:
         square: it reads square pictures only.
         width: channels of the first level if the study does not say; None where it cannot be chosen.
         absent: first part of the names that a weights file may lack altogether.
-        starts_at_zero: the head's weights start at zero. Not those of a U-Net: from zero, classes of equal size get
-            equal gradients and stay one class. A 3-D U-Net on the hippocampus left that saddle after 250 steps; from a
-            drawn head it had both parts after 100. Features that know the place tell such classes apart.
+        starts_at_zero: the head's weights start at zero. Not those of a network that segments: from zero, classes
+            of equal size get equal gradients and stay one class. A 3-D U-Net on the hippocampus left that saddle
+            after 250 steps; from a drawn head it had both parts after 100.
         linear_deviation: see `initialised`.
         encode_once: the encoding is worth keeping even when the whole body is trained.
     """
@@ -131,8 +131,8 @@ NETWORKS: dict[str, Builder] = {
     ),
     # One answer for each pixel or voxel.
     "voxel_features": _segmenter(voxel_features, encoder=lambda _: VoxelFeatures(), width=16),
-    "boxed_voxel_features": replace(
-        _segmenter(boxed_voxel_features, encoder=lambda _: VoxelFeatures(boxed=True), width=16), starts_at_zero=True
+    "boxed_voxel_features": _segmenter(
+        boxed_voxel_features, encoder=lambda _: VoxelFeatures(boxed=True), width=16
     ),
     "unet": _unet(depth=3, width=16, dimensions=EITHER),
     "unet3d": _unet(depth=3, width=8, dimensions=VOLUMES),

@@ -287,13 +287,3 @@ def test_of_certain_scores_the_logarithms_are_finite():
         network.trained.get_parameter("classifier.bias").copy_(torch.tensor([500.0, 0.0, -500.0]))
         answers = network.trained.eval()(network.encode(pictures()))
     assert torch.isfinite(answers).all()
-
-
-def test_from_a_head_at_zero_two_parts_of_one_size_get_different_gradients():
-    network = boxed((12, 17))
-    assert not any(network.trained.get_parameter(f"classifier.{name}").any() for name in ("weight", "bias"))
-    labels = torch.zeros(2, 12, 17, dtype=torch.int64)
-    labels[:, :4, :5], labels[:, 8:, 12:] = 1, 2
-    dice_ce(network.trained(network.encode(pictures())), labels).mean().backward()
-    gradient = network.trained.get_parameter("classifier.weight").grad
-    assert (gradient[1] - gradient[2]).norm() > 0.3 * gradient[1].norm()
