@@ -3,6 +3,7 @@
 import json
 
 from benchmarks.simulation import CLOSES, OPENS, PAGE, RESULT, markdown, write_page
+from benchmarks.simulation_ours import scale_study
 
 
 def test_the_page_shows_what_was_measured():
@@ -20,3 +21,7 @@ def test_a_new_measurement_replaces_the_tables_and_nothing_else(tmp_path):
         assert text.endswith("\nafter\n")
         assert "old" not in text
         assert ("not to be quoted" in text) == (not quiet)
+
+
+def test_the_same_sums_are_formed_for_every_number_of_hospitals(tmp_path):
+    assert {scale_study(hospitals, 4, str(tmp_path)).privacy.sum for hospitals in (1, 10, 10_000)} == {"simulated"}
