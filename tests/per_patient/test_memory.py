@@ -54,8 +54,10 @@ def _most_bytes(function: Callable[[], object]) -> int:
     """Returns the most bytes of tensors that a call holds at one time, less those that were there before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         function()
-    kept = (event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]")
-    return max(accumulate(kept))
+    changes: list[int] = [
+        event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    return max(accumulate(changes))
 
 
 @pytest.mark.thorough
