@@ -166,9 +166,8 @@ def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, 
     if patients is None:
         return ""
     expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
-    return (
-        feasibility(schedule.mu, own_size(study, round(expected)) or 1, classes) + ", by the patients listed here"
-    )
+    number = own_size(study, round(expected)) or 1
+    return f"{feasibility(schedule.mu, number, classes)}; n, the training patients, is about {number:,}"
 
 
 def _choice(study: Study) -> str:
