@@ -272,14 +272,6 @@ def test_printed_pages_keep_tables_whole_and_closed_parts_open(page_of):
     assert "table:not(:has(tbody tr:nth-child(9))) { break-inside: avoid; }" in printed
 
 
-def test_a_page_says_its_date_and_what_left_beside_what_was_promised(page_of):
-    page = page_of()
-    assert "report of one training run, begun on 2026-11-29" in page.text
-    assert "None" not in page.text
-    parts = [e["id"] for e in page.all("section") if "id" in e]
-    assert parts == ["promised", "left", "well", "cost", "data", "claimed", "again"]
-
-
 @pytest.mark.usefixtures("without_charts")
 def test_outstanding_references_are_named(page_of):
     def bend(certificate, results):

@@ -166,8 +166,9 @@ def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, 
     if patients is None:
         return ""
     expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
-    number = own_size(study, round(expected)) or 1
-    return f"{feasibility(schedule.mu, number, classes)}; n, the training patients, is about {number:,}"
+    return (
+        feasibility(schedule.mu, own_size(study, round(expected)) or 1, classes) + ", by the patients listed here"
+    )
 
 
 def _choice(study: Study) -> str:
