@@ -22,7 +22,7 @@ def audit(
     runs: Annotated[
         int | None,
         typer.Option(
-            "--runs", min=30, help="Runs with, and as many without, one patient; default: 500, 16,000 of --broken."
+            "--runs", min=30, help="Runs with one patient, and as many without; default 500, of --broken 16,000."
         ),
     ] = None,
     seed: Annotated[
@@ -40,12 +40,12 @@ def audit(
     ] = False,
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", metavar="DIR", help="Keep scores of --procedure there, and go on from them."),
+        typer.Option("--keep", metavar="DIR", help="Keep the scores of --procedure there, and go on from them."),
     ] = None,
     data: DataPath = None,
     pins: PinsPath = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="PAGE", callback=can_appear, help="Write a page as well.")
+        Path | None, typer.Option("--out", metavar="PAGE", callback=can_appear, help="Write an HTML page as well.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
