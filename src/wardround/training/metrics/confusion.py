@@ -35,16 +35,16 @@ def balanced_accuracy(table: Floats) -> Floats:
     return ratio(np.where(occurs, shares, 0.0).sum(axis=1), occurs.sum(axis=1).astype(np.float64))
 
 
-def matthews(labels: Labels, called: Indices) -> float | None:
-    """Returns Matthews' correlation of true and called class, for any number of classes (Gorodkin 2004).
+def matthews(table: Floats) -> Floats:
+    """Returns Matthews' correlation of true and called class, (resample,), for any number of classes (Gorodkin 2004).
 
-    None when all pictures are of one class, or were called one; scikit-learn says 0 there.
+    NaN when all pictures are of one class, or were called one.
     """
-    from sklearn.metrics import matthews_corrcoef  # here: it takes most of a second to import
-
-    if len(np.unique(labels)) < 2 or len(np.unique(called)) < 2:
-        return None
-    return float(matthews_corrcoef(labels, called))
+    true, called = table.sum(axis=2), table.sum(axis=1)
+    total = true.sum(axis=1)
+    together = np.trace(table, axis1=1, axis2=2) * total - (true * called).sum(axis=1)
+    spreads = [total**2 - (part**2).sum(axis=1) for part in (called, true)]
+    return ratio(together, np.sqrt(spreads[0] * spreads[1]))
 
 
 def quadratic_kappa(table: Floats) -> Floats:
