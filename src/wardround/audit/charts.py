@@ -1,11 +1,9 @@
 """Drawings of an audit: an attack's statistic in two worlds, and the threshold between them."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from wardround.audit.schemes import Found
-from wardround.report.canvas import WIDE, Chart, both, new_axes, new_figure, write
-from wardround.report.svg import INK, OPEN, PRIVATE, RULE
+from wardround.report.canvas import INK, OPEN, PRIVATE, RULE, WIDE, Axes, Chart, Drawing, both
 
 _BINS = 48
 _REACH = 0.005
@@ -21,30 +19,27 @@ def worlds_chart(found: Found) -> Chart:
     return both(lambda width: _draw(found, width), label)
 
 
-def _draw(found: Found, width: int) -> Figure:
-    figure = new_figure(width, 190)
-    axes = new_axes(figure, 12, 30, 12, 30)
+def _draw(found: Found, width: int) -> Drawing:
+    drawing = Drawing(width, 190)
     together = np.concatenate([found.without, found.within, [found.threshold]])
-    low, high = np.quantile(together, [_REACH, 1 - _REACH])
+    low, high = np.quantile(together, [_REACH, 1 - _REACH]).tolist()
     low, high = (low, high) if high > low else (low - 1, low + 1)
     edges = np.linspace(low, high, _BINS + 1)
-    tallest = 0.0
-    for scores, colour, fill in ((found.without, PRIVATE, 0.35), (found.within, OPEN, 0.35)):
-        heights = np.histogram(np.clip(scores, low, high), edges)[0]
-        axes.stairs(heights, edges, fill=True, color=colour, alpha=fill)
-        axes.stairs(heights, edges, color=colour, linewidth=1.5)
-        tallest = max(tallest, float(heights.max()))
-    at = float(np.clip(found.threshold, low, high))
-    axes.axvline(at, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.axhline(0, color=RULE, linewidth=1)
-    axes.set_ylim(0, tallest * 1.05)
-    axes.set_yticks([])
-    axes.set_xticks([])
-    across = ("axes fraction", "axes fraction")
-    write(axes, "without the patient", (0, 1), (0, 14), within=across, colour=PRIVATE, ha="left", bold=True)
-    write(axes, "with the patient", (1, 1), (0, 14), within=across, colour=OPEN, ha="right", bold=True)
-    write(axes, "guessed out", (0, 0), (0, -14), within=across, ha="left")
-    write(axes, "guessed in", (1, 0), (0, -14), within=across, ha="right")
+    worlds = [np.histogram(np.clip(one, low, high), edges)[0] for one in (found.without, found.within)]
+    tallest = max(float(heights.max()) for heights in worlds) * 1.05
+    axes = Axes.within(drawing, 12, 30, 12, 30, (low, high), (0.0, tallest))
+    axes.across(0, RULE, dash="")
+    for heights, colour in zip(worlds, (PRIVATE, OPEN), strict=True):
+        tops = [axes.at(x, y) for y, *ends in zip(heights, edges[:-1], edges[1:], strict=True) for x in ends]
+        outline = [axes.at(low, 0), *tops, axes.at(high, 0)]
+        drawing.path(outline, colour, 1.5, fill=f"color-mix(in srgb, {colour} 35%, transparent)", closed=True)
+    at = min(max(found.threshold, low), high)
+    axes.along(at, INK)
+    left, top, right, bottom = axes.box
+    drawing.text("without the patient", (left, top - 14), colour=PRIVATE, bold=True)
+    drawing.text("with the patient", (right, top - 14), colour=OPEN, bold=True, anchor="end")
+    drawing.text("guessed out", (left, bottom + 14))
+    drawing.text("guessed in", (right, bottom + 14), anchor="end")
     if width >= WIDE and 0.15 < (at - low) / (high - low) < 0.85:  # beside the two other words
-        write(axes, "threshold", (at, 0), (0, -14), within=("data", "axes fraction"), ha="center")
-    return figure
+        drawing.text("threshold", (axes.at(at, 0)[0], bottom + 14), anchor="middle")
+    return drawing

@@ -88,6 +88,8 @@ def sensitivity_at(score: Floats, is_positive: npt.NDArray[np.bool_], specificit
     if is_positive.all() or not is_positive.any():
         return None
     # A threshold under all scores, and one above each of them.
-    missed, cleared = (np.append(0, part[0].cumsum()) for part in _ranked(score, is_positive, np.ones((1, len(score)))))
+    missed, cleared = (
+        np.append(0, part[0].cumsum()) for part in _ranked(score, is_positive, np.ones((1, len(score))))
+    )
     found = missed[-1] - missed[cleared / cleared[-1] >= specificity - 1e-12]
     return float(found.max() / missed[-1])
