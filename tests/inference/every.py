@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from tests.images.nifti_files import nifti_bytes
 from tests.inference.saved import drawn, evaluated, picture_input, save, volume_input
+from torch import nn
 
 from wardround.images.load import Volumes, load_images
 from wardround.images.rows.recipe import View
@@ -29,6 +30,9 @@ LEAST = {
 }
 GIANTS = ("alexnet", "vgg11", "vgg16")
 """Networks of more than 50 million parameters."""
+
+LAST_LAYER = {"squeezenet": 1e-3, "alexnet": 5e-5, "vgg11": 5e-7, "vgg16": 5e-9}
+"""Factors of the last layer of networks without normalisation, for logits of drawn weights of order 1 to 10."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,10 @@ def made(case: Case, place: Path, cache: Path) -> Made:
     images = load_images("manifest", root, cache_dir=cache, task=task, **shape)
     options = dict(case.options)
     networks = [drawn(case.network, recipe, case.classes, seed=n + 1, **options) for n in range(case.members)]
+    for network in networks if case.network in LAST_LAYER else ():
+        *_, last = (layer for layer in network.trained.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+        for parameter in last.parameters():
+            parameter.data *= LAST_LAYER[case.network]
     own = options.get("backbone")
     of_network: dict[str, Any] = {"standardise_weights": True} if "standardise_weights" in options else {}
     if isinstance(own, OwnEncoder):

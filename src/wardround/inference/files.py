@@ -64,4 +64,5 @@ def nifti_of(answer: Segmented) -> bytes:
     mask = answer.mask if answer.affine is not None else answer.mask.T[:, :, None]
     affine = PICTURE_AFFINE if answer.affine is None else answer.affine
     image = nibabel.Nifti1Image(np.ascontiguousarray(mask), affine)  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
     return gzip.compress(image.to_bytes(), 3, mtime=0)

@@ -57,6 +57,17 @@ def test_a_file_reads_as_the_library_reads_it_with_its_own_scaling():
     np.testing.assert_allclose(read[0], volume() * 0.5 - 3)
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("unknown", 1.0), ("mm", 1.0), ("meter", 1000.0), ("micron", 0.001)])
+def test_spacing_is_in_millimetres_in_any_unit_of_the_file(unit, mm, tmp_path):
+    image = nibabel.Nifti1Image(volume(), np.diag([0.5, 2.0, 0.25, 1.0]) @ AFFINE / [[mm], [mm], [mm], [1.0]])
+    image.header.set_xyzt_units(unit, "sec")
+    data = image.to_bytes()
+    (tmp_path / "a.nii").write_bytes(data)
+    np.testing.assert_allclose(read_nifti(data)[1], np.diag([0.5, 4.0, 0.75, 1.0]), rtol=1e-6)
+    assert nifti.spacing_of(tmp_path / "a.nii") == pytest.approx((0.5, 4.0, 0.75))
+    assert NIFTI.extent(ENTRY, [data], len(data)).voxel_mm3 == pytest.approx(1.5)
+
+
 def test_the_librarys_own_sample_reads_right():
     path = Path(str(data_path)) / "example4d.nii.gz"
     image: Any = nibabel.as_closest_canonical(nibabel.load(path))

@@ -42,6 +42,9 @@ _MOST_BEHIND = 64_000_000
 _SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 """The length of its header, 540, in either byte order."""
 
+_MM = {1: 1000.0, 3: 0.001}
+"""Millimetres of the units that are not: metre and micrometre, as the first three bits of `xyzt_units` name them."""
+
 
 @dataclass(frozen=True)
 class NiftiDecoder(Decoder):
@@ -57,7 +60,7 @@ class NiftiDecoder(Decoder):
             try:
                 header, _ = _header_of(head)
                 values += math.prod(_shape_of(header))
-                affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+                affine = _affine_of(header)
                 own = float(np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
                 voxel_mm3 = own if 0 < own < math.inf else None
             except Exception:  # as in read_nifti
@@ -112,7 +115,7 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         unpacked = _unpacked(data, _needed_bytes(header))
         header.check_fix()  # as the library does when it opens an image, which parses the header three times
         proxy = kind.ImageArrayProxy(io.BytesIO(unpacked), header)
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        affine = _affine_of(header)
         turn = _turn_of(affine)
         if turn is None:
             values = np.asarray(proxy, dtype=np.float32)
@@ -155,7 +158,7 @@ def spacing_of(path: Path) -> tuple[float, float, float] | None:
     try:
         with path.open("rb") as file:
             header, _ = _header_of(file.read(_PACKED_HEADER))
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        affine = _affine_of(header)
         return _spacing(affine)
     except Exception:  # whether it decodes is not asked here
         return None
@@ -171,6 +174,13 @@ def _spacing(affine: Affine) -> tuple[float, float, float] | None:
         return None
     x, y, z = (float(lengths[list(axes).index(axis)]) for axis in range(3))
     return x, y, z
+
+
+def _affine_of(header: Any) -> Affine:
+    """Returns the affine from voxels to mm, of a file in metres or micrometres too, as ITK takes it."""
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine
 
 
 def _header_of(data: bytes) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from wardround.inference.export.model_card import NO_FACTS, Facts, json_of_card,
 from wardround.inference.export.onnx import Checked, write_onnx
 from wardround.inference.files import write
 from wardround.inference.model import CARD, Model
+from wardround.inference.page.known import known_picture
 from wardround.inference.page.write import check_page, page_of
 from wardround.records.folder import RunRecord
 from wardround.types import Pictures
@@ -103,7 +104,9 @@ def page_with_graph(
     check_page(model, advice)
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
-        checked = write_onnx(model, graph, _rows_of(model, pictures or []))
+        given = _rows_of(model, pictures or [])
+        rows = known_picture(model) if given is None else np.concatenate([known_picture(model), given])
+        checked = write_onnx(model, graph, rows)
         return page_of(model, graph.read_bytes(), advice), checked
 
 

@@ -19,6 +19,7 @@ from wardround.errors import MissingExtra, ModelError
 from wardround.inference.answers import LEAST_MARGIN
 from wardround.inference.calibration import Softmax
 from wardround.inference.model import Model
+from wardround.inference.page.known import known_outputs
 from wardround.inference.page.languages import languages_of
 from wardround.models.card import PictureInput
 
@@ -28,10 +29,7 @@ RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 MOST_PARAMETERS = 100_000_000
 """Packed into text, nearly the 2^29 characters of the longest string in Chromium (V8's `String::kMaxLength`)."""
 
-UNEQUAL = ("squeezenet",)
-"""Networks to which onnxruntime-web 1.30 gives other logits than torch; the cause is not known."""
-
-_PROGRAMS = ("fault", "png", "jpeg", "recipe", "dicom", "picture", "answer", "draw", "page")
+_PROGRAMS = ("fault", "png", "jpeg", "recipe", "dicom", "picture", "known", "answer", "draw", "page")
 """The page's own modules, each after those it imports."""
 
 _NOT_PRIVATE = "no privacy guarantee"
@@ -62,6 +60,7 @@ def page_of(model: Model, graph: bytes, advice: Path | None = None) -> str:
         "margin": LEAST_MARGIN,
         "is_calibrated": not isinstance(model.scale, Softmax),
         "languages": languages,
+        "known": known_outputs(model),
     }
     parts = {
         "policy": _policy(style, runtime_script, script),
@@ -86,7 +85,7 @@ def check_page(model: Model, advice: Path | None = None) -> tuple[PictureInput, 
     """Returns the recipe and the languages of a page that can be made, before the graph is.
 
     Raises:
-        ModelError: the model reads volumes, is too large for a browser, or is `UNEQUAL` there (code `model-page`).
+        ModelError: the model reads volumes, or is too large for a browser (code `model-page`).
         MissingExtra: the runtime is not there.
         StudyError: the advice does not hold (code `study-advice`).
     """
@@ -101,13 +100,6 @@ def check_page(model: Model, advice: Path | None = None) -> tuple[PictureInput, 
         raise ModelError(
             f"`--to page` must have a model of at most {MOST_PARAMETERS:,} parameters, which a browser can hold as "
             f"text, got {model.card.network.name} with {count:,}; use `wardround predict` or `--to onnx`.",
-            code="model-page",
-        )
-    if model.card.network.name in UNEQUAL:
-        raise ModelError(
-            f"`--to page` must have a network that a browser computes as `wardround predict` does, got "
-            f"{model.card.network.name}, to which the page's runtime gives other logits; use `wardround predict` or "
-            "`--to onnx`.",
             code="model-page",
         )
     for name in RUNTIME:

@@ -2,6 +2,7 @@
 import { argmax, cellsOf, covered, marginOf, maskOf, onFile } from "./answer.js";
 import { COLOURS, LEAST_FALL, drawMask, drawHeat, drawPicture } from "./draw.js";
 import { Fault } from "./fault.js";
+import { isKnown, knownRows } from "./known.js";
 import { readPicture } from "./picture.js";
 import { findings, prepared } from "./recipe.js";
 
@@ -84,16 +85,21 @@ async function opened() {
   const [wasmBinary, graph] = await Promise.all([unpacked("wasm"), unpacked("graph")]);
   Object.assign(ort.env.wasm, { numThreads: 1, proxy: false, wasmBinary });
   ort.env.logLevel = "error";
-  return ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: ["wasm"] });
+  const made = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: ["wasm"] });
+  if (!isKnown(await computed(made, knownRows(CHANNELS, recipe.image_size), 1), given.known)) throw new Fault("unequal");
+  return made;
+}
+
+function computed(session, rows, count) {
+  const shape = [count, CHANNELS, recipe.image_size, recipe.image_size];
+  return session.run({ pictures: new globalThis.ort.Tensor("uint8", rows, shape) });
 }
 
 let last = Promise.resolve();
 
 // One run at a time: the runtime keeps its arguments on a stack that runs in turn share.
 function outputs(rows, count) {
-  const shape = [count, CHANNELS, recipe.image_size, recipe.image_size];
-  const pictures = new globalThis.ort.Tensor("uint8", rows, shape);
-  const mine = last.then(async () => (await (await session).run({ pictures })).probabilities);
+  const mine = last.then(async () => (await computed(await session, rows, count)).probabilities);
   last = mine.catch(() => {});
   return mine;
 }
@@ -255,6 +261,7 @@ function tellHeat() {
 start();
 status("opening");
 const session = opened().catch((error) => {
+  if (error instanceof Fault) throw error;
   console.error(error);
   throw new Fault("no_runtime");
 });
