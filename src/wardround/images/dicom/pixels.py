@@ -25,6 +25,7 @@ from wardround.images.dicom.values import (
     num_frames,
     numbers,
     text,
+    value_of,
     whole_number,
 )
 
@@ -234,7 +235,7 @@ def _through_table(values: _Physical, found: "Dataset") -> _Physical | None:
     from pydicom.pixels.processing import apply_voi
 
     tables = items(found, "VOILUTSequence")
-    if not tables or not all(tables[0].get(keyword) for keyword in ("LUTDescriptor", "LUTData")):
+    if not tables or not all(value_of(tables[0], keyword) for keyword in ("LUTDescriptor", "LUTData")):
         return None
     bits = int(tables[0].LUTDescriptor[2])
     looked_up = apply_voi(np.rint(values).astype(np.int64), found)
