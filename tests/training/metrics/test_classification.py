@@ -1,5 +1,4 @@
 import json
-import sys
 from math import sqrt
 
 import numpy as np
@@ -74,12 +73,6 @@ def test_two_class_metrics_are_sklearns(seed):
     assert metrics.matthews == exactly(np.corrcoef(labels, called)[0, 1])
     assert metrics.class_shares == pytest.approx([1 - labels.mean(), labels.mean()])
     assert metrics.majority_accuracy == pytest.approx(max(labels.mean(), 1 - labels.mean()))
-
-
-def test_metrics_do_not_wait_for_sklearn(monkeypatch):
-    """It takes most of a second to import."""
-    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    assert evaluate(*mediocre(20, 2), generator=generator(), num_resamples=2).matthews is not None
 
 
 def test_several_class_metrics_are_sklearns():

@@ -36,15 +36,15 @@ def balanced_accuracy(table: Floats) -> Floats:
 
 
 def matthews(table: Floats) -> Floats:
-    """Returns Matthews' correlation of true and called class, (resample,), for any number of classes (Gorodkin 2004).
+    """Returns Matthews' correlation of true and called class, for any number of classes.
 
-    NaN when all pictures are of one class, or were called one.
+    Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006; unknown when all pictures are of one class, or
+    were called one, where scikit-learn says 0.
     """
-    true, called = table.sum(axis=2), table.sum(axis=1)
-    total = true.sum(axis=1)
+    true, called, total = table.sum(axis=2), table.sum(axis=1), table.sum(axis=(1, 2))
     together = np.trace(table, axis1=1, axis2=2) * total - (true * called).sum(axis=1)
-    spreads = [total**2 - (part**2).sum(axis=1) for part in (called, true)]
-    return ratio(together, np.sqrt(spreads[0] * spreads[1]))
+    alone = (total**2 - (true**2).sum(axis=1)) * (total**2 - (called**2).sum(axis=1))
+    return ratio(together, np.sqrt(alone))
 
 
 def quadratic_kappa(table: Floats) -> Floats:
