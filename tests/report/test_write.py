@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -17,3 +18,13 @@ def test_a_missing_extra_is_a_sentence_with_the_line_that_installs_it(make_recor
     with pytest.raises(MissingExtra, match=rf"needs {missing}.*pip install 'wardround\[report\]'"):
         write_report(record)
     assert not (record.path / "report.html").exists()
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_a_report_says_its_date_and_what_left_beside_what_was_promised(make_record):
+    html = write_report(make_record()).read_text()
+    assert "report of one training run, begun on 2026-11-29" in html
+    assert "None" not in html
+    assert re.findall(r'<section id="(\w+)">', html) == [
+        "promised", "left", "well", "cost", "data", "claimed", "again",
+    ]  # fmt: skip

@@ -52,6 +52,21 @@ def live(tmp_path):
     return Live(tmp_path / "run", "three", "ab" * 32, 20, (NORTH, SOUTH))
 
 
+def test_signs_of_life_are_written_once_a_second(live, monkeypatch):
+    """A courier may send any number of them."""
+    written, times = (
+        [],
+        iter(f"2030-01-01T00:00:{number // 100:02}.{number % 100:03}+00:00" for number in range(300)),
+    )
+    monkeypatch.setattr("wardround.watching.live._now", lambda: next(times))
+    live.asked(NORTH, ASKED, 100)
+    live.working(NORTH)
+    monkeypatch.setattr(live, "_write_status", lambda: written.append(1))
+    for _ in range(250):
+        live.working(NORTH)
+    assert len(written) == 2
+
+
 def view(tmp_path) -> Any:
     return view_of(tmp_path / "run")
 
@@ -267,5 +282,10 @@ def test_the_spent_epsilon_is_that_of_the_record(tmp_path, live):
     (run / "rounds.jsonl").write_text('{"round": 1, "epsilon": 0.75}\n{"round": 2}\n')
     found = view(tmp_path)
     assert isinstance(found, CoordinatorView)
-    assert found.epsilon_spent == 0.75
+    assert (found.spent_round, found.epsilon_spent) == (1, 0.75)
     assert found.epsilon == pytest.approx(2.0, rel=1e-3)
+    said = "\n".join(lines_of(found))
+    assert "epsilon spent by round 1: 0.750 of 2.00 at delta = 0.001 for one patient" in said
+    (run / "rounds.jsonl").write_text('{"round": 1}\n')
+    unknown = "\n".join(lines_of(view(tmp_path)))
+    assert "epsilon: at most 2.00 at delta = 0.001 for one patient; not computed yet" in unknown

@@ -178,7 +178,7 @@ class Audit:
 
 def lines_of(audit: Audit) -> list[str]:
     """Returns an audit as lines for a terminal."""
-    lines = [f"claimed: {audit.statement.sentence()}", ""]
+    lines = [f"claimed: {audit.statement.short()}", ""]
     for attack in audit.attacks:
         lines.append(f"{attack.name}: claimed epsilon = {attack.claim.epsilon:.3f} for {attack.claim.what}")
         for bound in attack.bounds:

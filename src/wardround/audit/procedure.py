@@ -49,7 +49,7 @@ from wardround.training.patients import training_patients
 from wardround.types import PatientId
 
 ROUNDS = 3
-"""Rounds of a repetition, at most: each costs as much as a round of a run."""
+"""Rounds of a repetition that train, at most: each costs as much as a round of a run."""
 _RUNS = 6
 """Runs of which the noise of each parameter is compared."""
 EACH = 12
@@ -151,7 +151,7 @@ def audit_procedure(
     reason = why_not(study, plan)
     if reason:
         return reason
-    rounds = min(ROUNDS, study.training_rounds)
+    rounds = min(study.centre_rounds + ROUNDS, study.training_rounds)
     study = study.model_copy(update={"federation": study.federation.model_copy(update={"rounds": rounds})})
     with TemporaryDirectory(prefix="wardround-audit-") as folder:
         both = neighbours_of(study, observer, Path(folder))

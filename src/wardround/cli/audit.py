@@ -7,7 +7,7 @@ import typer
 
 from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import DataPath, console, interruptible, overrides_of
+from wardround.cli.printing import DataPath, can_appear, console, interruptible, overrides_of
 from wardround.cli.verify import PinsPath, trusted
 from wardround.errors import StudyError
 
@@ -22,7 +22,7 @@ def audit(
     runs: Annotated[
         int | None,
         typer.Option(
-            "--runs", min=30, help="Runs with, and as many without, one patient; default: 500, 16,000 of --broken."
+            "--runs", min=30, help="Runs with one patient, and as many without; default 500, of --broken 16,000."
         ),
     ] = None,
     seed: Annotated[
@@ -40,11 +40,13 @@ def audit(
     ] = False,
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", metavar="DIR", help="Keep scores of --procedure there, and go on from them."),
+        typer.Option("--keep", metavar="DIR", help="Keep the scores of --procedure there, and go on from them."),
     ] = None,
     data: DataPath = None,
     pins: PinsPath = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="Write a page as well.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PAGE", callback=can_appear, help="Write an HTML page as well.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Attack the mechanism of a study or run; exit with 3 where a bound contradicts what is claimed."""

@@ -12,7 +12,7 @@ import typer
 
 from wardround.boundary.text import counted, say
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import Member
+from wardround.cli.printing import Member, can_appear
 
 if TYPE_CHECKING:
     from wardround.inference.answers import Prediction
@@ -44,7 +44,9 @@ def predict(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Pictures, folders, .zip, .tar or MedMNIST .npz.")
     ],
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table there, one row a picture.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", callback=can_appear, help="Write a table there, one row a picture.")
+    ] = None,
     masks: Annotated[
         Path | None, typer.Option("--masks", help="Write masks there as NIfTI, on the grids of the pictures.")
     ] = None,
@@ -55,7 +57,9 @@ def predict(
     member: Member = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict new pictures by a run's model: class, probabilities, uncertain or not, and what lies outside its recipe.
+    """Predict new pictures with a run's model.
+
+    The answer has the class, the probabilities, whether it is uncertain, and what is unlike training in the picture.
 
     Exit codes: 0 every picture was read, 3 some were not (the answers say why), 2 none was, or nothing could be done.
     """
@@ -106,6 +110,7 @@ def predict(
         answers.append(answer)
     if csv is not None:
         write(csv, csv_of(loaded, answers).encode("utf-8", "backslashreplace"))
+        say(f"{counted(len(answers), 'row')} written", error=True)
     if as_json:
         say(json.dumps(json_of(loaded, answers)))
     elif csv is None:

@@ -6,6 +6,7 @@ folder in which it lies is passed over, for it adds nothing.
 """
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -181,7 +182,7 @@ class _Folder:
             folders[:] = [name for name in folders if not is_hidden(name)]
             for name in files:
                 if not is_hidden(name):
-                    self._add(Path(folder) / name)
+                    self._add(os.path.join(folder, name))
             for link in (Path(folder) / name for name in folders if os.path.islink(os.path.join(folder, name))):
                 target = self._target(link)
                 if target is None:
@@ -200,13 +201,22 @@ class _Folder:
         target = link.resolve()
         return target if target.is_relative_to(self._root) else None
 
-    def _add(self, path: Path) -> None:
-        if path.is_symlink() and not path.exists():
-            self._faults["data-link-broken"] += 1
-        elif path.is_symlink() and not path.resolve().is_relative_to(self._root):
-            self._faults["data-link-outside"] += 1
-        elif path.is_file():
-            self.sizes[path.relative_to(self._root).as_posix()] = path.stat().st_size
+    def _add(self, path: str) -> None:
+        try:  # a path of strings, and one look: sets have a million files
+            seen = os.lstat(path)
+            if stat.S_ISLNK(seen.st_mode):
+                if not os.path.exists(path):
+                    self._faults["data-link-broken"] += 1
+                    return
+                if not Path(path).resolve().is_relative_to(self._root):
+                    self._faults["data-link-outside"] += 1
+                    return
+                seen = os.stat(path)
+        except FileNotFoundError:  # taken away since the folder was listed
+            self._strange += 1
+            return
+        if stat.S_ISREG(seen.st_mode):
+            self.sizes[path.removeprefix(os.path.join(self._root, "")).replace(os.sep, "/")] = seen.st_size
         else:
             self._strange += 1
 

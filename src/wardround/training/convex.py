@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import logsumexp
 from torch import nn
 
 from wardround.errors import ModelError
@@ -97,6 +96,8 @@ def regularised_loss(
     The loss is the sum of `each` times the pictures' cross-entropies, plus half of `regularisation` times the squared
     weights.
     """
+    from scipy.special import logsumexp  # here: a run whose head is not fitted to the end does without
+
     truth = np.eye(classes)[labels]
 
     def objective(weights: Float64) -> tuple[float, Float64]:

@@ -44,15 +44,22 @@ _MOST_SQUARE = 1e60
 
 @dataclass(frozen=True)
 class _Batch:
-    """Whole patients: fields as `Part` has them, as tensors, and of each picture its row and its squared norm."""
+    """Whole patients, of each picture its row and the squared norm of the row and the bias's constant.
+
+    `shares` are the numbers of pictures of each picture's patient, `wanted` the labels as vectors, (picture, class),
+    `pair_patient` the patient of each pair; other fields are those of `Part`, as tensors.
+    """
 
     rows: Tensor
     squares: Tensor
     labels: Tensor
+    wanted: Tensor
+    shares: Tensor
     patient: Tensor
-    counts: Tensor
+    num_patients: int
     first: Tensor
     second: Tensor
+    pair_patient: Tensor
     products: Tensor
 
 
@@ -152,9 +159,20 @@ class HeadSums:
         """Returns a batch whose rows the next one writes over: new memory would take longer than a product."""
         places = torch.from_numpy(part.rows)
         out = self._memory[: len(places)] if len(places) <= _AT_ONCE else None
-        others = (part.labels, part.patient, part.counts, part.first, part.second, part.products)
-        rows = torch.index_select(self._rows, 0, places, out=out)
-        return _Batch(rows, self._squares[places], *map(torch.from_numpy, others))
+        constant = 1.0 if self._has_bias else 0.0
+        return _Batch(
+            rows=torch.index_select(self._rows, 0, places, out=out),
+            squares=self._squares[places] + constant,
+            labels=torch.from_numpy(part.labels),
+            wanted=F.one_hot(torch.from_numpy(part.labels), self._shape[0]).to(torch.float32),
+            shares=torch.from_numpy(part.counts[part.patient]).to(torch.float32),
+            patient=torch.from_numpy(part.patient),
+            num_patients=len(part.counts),
+            first=torch.from_numpy(part.first),
+            second=torch.from_numpy(part.second),
+            pair_patient=torch.from_numpy(part.patient[part.first]),
+            products=2 * (torch.from_numpy(part.products) + constant),
+        )
 
     def _products(self, first: Rows, second: Rows) -> Float64:
         one, other = (self._rows[torch.from_numpy(rows)].to(torch.float64) for rows in (first, second))
@@ -182,14 +200,15 @@ def _sums_of(
             raise PrivacyError(f"clipping_norm must be >= {LEAST_CLIPPING_NORM:g}, got {clipping_norm}.")
         clipping.check(clipping_norm)
     number, classes, features = weights.shape
-    shares = batch.counts[batch.patient]
     logits = F.linear(batch.rows, weights.flatten(0, 1), None if biases is None else biases.flatten())
-    residuals = _residuals(logits.view(-1, number, classes), batch.labels, class_weights) / shares[:, None, None]
-    constant = 0.0 if biases is None else 1.0
-    squared, terms = _squared_norms(residuals.to(torch.float64), batch, constant)
+    residuals = torch.softmax(logits.view(-1, number, classes), dim=2) - batch.wanted[:, None]
+    if class_weights is not None:
+        residuals *= class_weights[batch.labels][:, None, None]
+    residuals /= batch.shares[:, None, None]
+    squared, terms = _squared_norms(residuals.to(torch.float64), batch)
     norms, finite = squared.clamp_min(0).sqrt(), torch.isfinite(terms)
     formed = {
-        (patient, head): _gradient(residuals[:, head], batch, patient, constant)
+        (patient, head): _gradient(residuals[:, head], batch, patient, has_bias=biases is not None)
         for patient, head in torch.nonzero(finite & (squared < MOST_CANCELLED * terms)).tolist()
     }
     for at, gradient in formed.items():
@@ -197,7 +216,7 @@ def _sums_of(
     factors, within = finite.to(torch.float64), torch.zeros(number, dtype=torch.int64)
     if not math.isinf(clipping_norm):
         each = torch.where(finite, norms, 1.0).flatten()[None]
-        found = clipping.factors(each, [classes * (features + int(constant))], clipping_norm)[0]
+        found = clipping.factors(each, [classes * (features + (biases is not None))], clipping_norm)[0]
         factors = torch.where(finite, found.view_as(finite), 0.0)
         within = (finite & (norms <= clipping_norm)).sum(0)
     in_product = finite.clone()
@@ -216,32 +235,23 @@ def _sums_of(
     ]
 
 
-def _residuals(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Returns the gradient of each picture's loss by its logits, (picture, head, class)."""
-    residuals = torch.softmax(logits, dim=2)
-    residuals[torch.arange(len(labels)), :, labels] -= 1
-    return residuals if class_weights is None else residuals * class_weights[labels][:, None, None]
-
-
-def _squared_norms(residuals: Tensor, batch: _Batch, constant: float) -> tuple[Tensor, Tensor]:
+def _squared_norms(residuals: Tensor, batch: _Batch) -> tuple[Tensor, Tensor]:
     """Returns squared norms of the patients' gradients, and the sums of the sizes of their terms, (patient, head).
 
     Both are float64. Rounding may carry a squared norm below zero.
     """
-    own = (residuals * residuals).sum(2) * (batch.squares + constant)[:, None]
-    squared = torch.zeros(len(batch.counts), own.shape[1], dtype=torch.float64).index_add_(0, batch.patient, own)
-    terms = squared.clone()
-    if len(batch.first):
-        products = (batch.products + constant)[:, None]
-        crossed = 2 * (residuals[batch.first] * residuals[batch.second]).sum(2) * products
-        squared.index_add_(0, batch.patient[batch.first], crossed)
-        terms.index_add_(0, batch.patient[batch.first], crossed.abs())
-    return squared, terms
+    own = (residuals * residuals).sum(2) * batch.squares[:, None]
+    squared = torch.zeros(batch.num_patients, own.shape[1], dtype=torch.float64).index_add_(0, batch.patient, own)
+    if not len(batch.first):
+        return squared, squared
+    crossed = (residuals[batch.first] * residuals[batch.second]).sum(2) * batch.products[:, None]
+    terms = squared.index_add(0, batch.pair_patient, crossed.abs())
+    return squared.index_add_(0, batch.pair_patient, crossed), terms
 
 
-def _gradient(residuals: Tensor, batch: _Batch, patient: int, constant: float) -> Tensor:
+def _gradient(residuals: Tensor, batch: _Batch, patient: int, *, has_bias: bool) -> Tensor:
     """Returns one patient's gradient at the head with these residuals, (picture, class); float64, (parameter,)."""
     own = batch.patient == patient
     r, x = residuals[own].to(torch.float64), batch.rows[own].to(torch.float64)
     weight = (r.T @ x).flatten()
-    return torch.cat([weight, r.sum(0)]) if constant else weight
+    return torch.cat([weight, r.sum(0)]) if has_bias else weight

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from wardround.errors import DataError
+from wardround.images.decode.jpeg import size_of_jpeg
 from wardround.images.decode.raw import Decoder, Extent, Hint, Mask, Raw
 from wardround.images.entries import Entry
 
@@ -52,6 +53,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_JPEG_MARK = b"\xff\xd8\xff"
 _TIFF_MARKS = (b"II*\0", b"MM\0*")
 _PHOTOMETRIC, _BITS, _DESCRIPTION, _KIND = 262, 258, 270, 254
 """Tags of TIFF: PhotometricInterpretation (0 for MinIsWhite), BitsPerSample, ImageDescription, NewSubfileType."""
@@ -135,6 +137,9 @@ PILLOW = PillowDecoder()
 
 def _most_values(head: bytes) -> int:
     """Returns the values of a picture by its first bytes: the most that are decoded where these do not tell."""
+    if head.startswith(_JPEG_MARK) and (size := size_of_jpeg(head)) is not None:
+        height, width, bands = size
+        return min(height * width, MAX_PIXELS) * bands
     try:
         with Image.open(io.BytesIO(head), formats=FORMATS) as image:
             return min(image.width * image.height, MAX_PIXELS) * len(image.getbands())
@@ -253,5 +258,6 @@ def _as_array(image: Image.Image, *, is_png: bool) -> Decoded:
         solid = image.convert("RGBA")
         seen = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid).convert("RGB")
         image = seen.convert("L") if image.mode in _GREY else seen
-    array = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
+    mode = "L" if image.mode in _GREY else "RGB"
+    array = np.asarray(image if image.mode == mode else image.convert(mode))
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -2,13 +2,14 @@
 
 A header may say 512 x 512 and the codestream 60,000 x 60,000. Processes that DICOM does not use, progressive JPEG
 among them, are refused: their files can make a decoder work for hours on little data.
-Source: ITU-T T.81 B.2.2 (JPEG), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (JPEG 2000).
+Source: ITU-T T.800 A.5.1 (JPEG 2000); of JPEG see `decode.jpeg`.
 """
 
 import struct
 from typing import TYPE_CHECKING
 
 from wardround.errors import DataError
+from wardround.images.decode.jpeg import size_of_jpeg
 from wardround.images.dicom.values import num_frames, whole_number
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
 
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93, 201, 202, 203))
-_STARTS = (0xC0, 0xC1, 0xC3, 0xF7)
-"""Baseline, extended, lossless, JPEG-LS."""
-
-_OTHER_STARTS = (0xC2, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-_END, _SCAN = 0xD9, 0xDA
-_ALONE = (0x01, *range(0xD0, 0xD9))
-"""Markers without a length."""
 
 
 def check_frames(found: "Dataset", syntax: str, frame: int | None) -> None:
@@ -46,7 +40,7 @@ def check_frames(found: "Dataset", syntax: str, frame: int | None) -> None:
             # Run lengths may grow a frame; honest ones do not double it.
             if len(stream) > 1024 + 2 * said[0] * said[1] * said[2] * whole_number(found, "BitsAllocated", 8) // 8:
                 raise DataError(_UNLIKE)
-        elif (_size_2000(stream) if syntax in _JPEG_2000 else _size_jpeg(stream)) != said:
+        elif (_size_2000(stream) if syntax in _JPEG_2000 else size_of_jpeg(stream)) != said:
             raise DataError(_UNLIKE)
 
 
@@ -58,33 +52,6 @@ def _size_2000(stream: bytes) -> tuple[int, int, int]:
     right, low, left, top = struct.unpack(">4I", stream[start + 8 : start + 24])
     (components,) = struct.unpack(">H", stream[start + 40 : start + 42])
     return low - top, right - left, components
-
-
-def _size_jpeg(stream: bytes) -> tuple[int, int, int]:
-    """Rows, columns, components as the only start of frame before the first scan says."""
-    found: list[tuple[int, int, int]] = []
-    at = 2
-    while at + 4 <= len(stream):
-        if stream[at] != 0xFF:
-            break
-        marker = stream[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker in _ALONE:
-            at += 2
-            continue
-        if marker in (_SCAN, _END):
-            break
-        if marker in _OTHER_STARTS:
-            raise DataError(_UNLIKE)
-        if marker in _STARTS:
-            rows, columns, components = struct.unpack(">HHB", stream[at + 5 : at + 10])
-            found.append((rows, columns, components))
-        at += 2 + struct.unpack(">H", stream[at + 2 : at + 4])[0]
-    if len(found) != 1:
-        raise DataError(_UNLIKE)
-    return found[0]
 
 
 _UNLIKE = "a compressed frame must have the size that its header gives, this one has not. Export the file again."

@@ -25,6 +25,7 @@ from wardround.images.dicom.values import (
     num_frames,
     numbers,
     text,
+    value_of,
     whole_number,
 )
 
@@ -181,16 +182,17 @@ def _grey(
     lowest, highest = int(pixels.min()), int(pixels.max())
     if highest - lowest >= min(pixels.size, 1 << 17):
         return _grey_each(pixels, found, groups, is_inverted=is_inverted)
-    places = pixels.astype(np.intp)
-    places -= lowest
-    occurs = np.ones(highest - lowest + 1, dtype=np.bool_)
+    values = np.arange(lowest, highest + 1).astype(pixels.dtype)
     if "PixelPaddingValue" in found:  # the smallest value beside the padding is one that occurs
-        occurs[:] = False
-        occurs[places.ravel()] = True
-    table = np.zeros(len(occurs), dtype=np.uint8)
-    values = (np.flatnonzero(occurs) + lowest).astype(pixels.dtype)
-    table[occurs] = _grey_each(values, found, groups, is_inverted=is_inverted)
-    return table.take(places)
+        occurs = np.zeros(len(values), dtype=np.bool_)
+        occurs[pixels.ravel().astype(np.intp) - lowest] = True
+        values = values[occurs]
+    levels = _grey_each(values, found, groups, is_inverted=is_inverted)
+    if np.array_equal(levels, values) and pixels.dtype == np.uint8:
+        return pixels
+    table = np.zeros(highest - lowest + 1, dtype=np.uint8)
+    table[values.astype(np.intp) - lowest] = levels
+    return table.take(pixels.astype(np.intp) - lowest)
 
 
 def _grey_each(
@@ -233,7 +235,7 @@ def _through_table(values: _Physical, found: "Dataset") -> _Physical | None:
     from pydicom.pixels.processing import apply_voi
 
     tables = items(found, "VOILUTSequence")
-    if not tables or not all(tables[0].get(keyword) for keyword in ("LUTDescriptor", "LUTData")):
+    if not tables or not all(value_of(tables[0], keyword) for keyword in ("LUTDescriptor", "LUTData")):
         return None
     bits = int(tables[0].LUTDescriptor[2])
     looked_up = apply_voi(np.rint(values).astype(np.int64), found)

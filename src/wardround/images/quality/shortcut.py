@@ -44,6 +44,7 @@ def six_numbers(pictures: Pictures, rows: _Indices | None = None) -> _Floats:
     Pictures or volumes are uint8, (picture, channel, *space); of `rows` alone where they are given.
     """
     rows = np.arange(len(pictures)) if rows is None else rows
+    pictures = np.asarray(pictures)  # a view of a memory map costs more than the counts of a small picture
     channels, lengths = pictures.shape[1], pictures.shape[2:]
     inner = tuple(slice(max(1, length // 8), length - max(1, length // 8)) for length in lengths)
     levels = np.arange(255 * channels + 1) / (255.0 * channels)

@@ -80,7 +80,8 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit) -> 
             f"{picture.shape}. Use wardround.images.decode.pillow."
         )
     image = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
-    image = image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
     height, width = size
     box, (left, top, wide, high) = box_of(image.size, (width, height), fit)
     made = _scaled(image, (wide, high), box)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from wardround.errors import DataError
@@ -35,6 +36,12 @@ _FRAMES_AT_ONCE = 16
 _HEAD_BYTES = 1 << 18
 """First bytes of a file that tell how much memory it takes; most pictures are not larger."""
 
+_MOST_KEPT = 64_000_000
+"""Bytes of files that are kept from their hash until they are decoded; others are read and hashed again."""
+
+_HASHED_AT_ONCE = 16
+"""Entries whose files a thread hashes together: handing over one costs more than to hash a small picture."""
+
 _MOST_BYTES = 1_500_000_000
 """Memory that all threads together take while files are read, unless one file alone takes more."""
 
@@ -57,6 +64,36 @@ class _Room:
             with self._changed:
                 self._taken -= num_bytes
                 self._changed.notify_all()
+
+
+class _Contents:
+    """Files of a store with their SHA-256; those that were hashed first are kept, as long as they fit."""
+
+    def __init__(self, store: Store, most_bytes: int) -> None:
+        self._store, self._room, self._lock = store, most_bytes, threading.Lock()
+        self._kept: dict[str, tuple[bytes, str]] = {}
+
+    def sha256(self, name: str) -> str:
+        """Returns the SHA-256 of a file's content."""
+        content, digest = self.read(name)
+        with self._lock:
+            if len(content) <= self._room and name not in self._kept:
+                self._room -= len(content)
+                self._kept[name] = content, digest
+        return digest
+
+    def head(self, name: str) -> bytes:
+        """Returns the first `_HEAD_BYTES` of a file."""
+        kept = self._kept.get(name)
+        return self._store.head(name, _HEAD_BYTES) if kept is None else kept[0][:_HEAD_BYTES]
+
+    def read(self, name: str, head: bytes | None = None) -> tuple[bytes, str]:
+        """Returns a whole file, of which `head` may be all, and the SHA-256 of what is returned."""
+        kept = self._kept.get(name)
+        if kept is not None:
+            return kept
+        content = head if head is not None and len(head) < _HEAD_BYTES else self._store.read(name)
+        return content, sha256(content).hexdigest()
 
 
 Frames = list[tuple[Entry, str]]
@@ -88,24 +125,28 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
     entries = listing.entries
     in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
     with QUIET, ThreadPoolExecutor(_WORKERS) as pool:
-        room = _Room(_MOST_BYTES)
+        room, contents = _Room(_MOST_BYTES), _Contents(store, _MOST_KEPT)
 
-        def hashed(names: tuple[str, ...]) -> list[str] | None:
-            with room.of(max(map(store.size, names))):
-                try:
-                    return [sha256(store.read(name)).hexdigest() for name in names]
-                except DataError:
-                    return None
+        def hashed(several: Sequence[tuple[str, ...]]) -> list[list[str] | None]:
+            found: list[list[str] | None] = []
+            for names in several:
+                with room.of(max(map(store.size, names))):
+                    try:
+                        found.append([*map(contents.sha256, names)])
+                    except DataError:
+                        found.append(None)
+            return found
 
-        contents = list(dict.fromkeys((*entry.files, *entry.mask) for entry in entries))
-        parts = dict(zip(contents, pool.map(hashed, contents), strict=True))
+        files = list(dict.fromkeys((*entry.files, *entry.mask) for entry in entries))
+        groups = [files[start : start + _HASHED_AT_ONCE] for start in range(0, len(files), _HASHED_AT_ONCE)]
+        parts = dict(zip(files, chain.from_iterable(pool.map(hashed, groups)), strict=True))
         digests = [_joined(entry, parts[(*entry.files, *entry.mask)]) for entry in entries]
 
         def opened(frames: Frames) -> list[Prepared | str]:
             entry, digest = frames[0]
-            heads = {} if digest == _unopened(entry) else _heads(store, entry)
+            heads = {} if digest == _unopened(entry) else _heads(contents, entry)
             with room.of(_memory(store, entry, heads, listing, wanted.recipe)):
-                return _opened(store, frames, heads, listing, wanted.recipe)
+                return _opened(contents, frames, heads, listing, wanted.recipe)
 
         def fill() -> Iterator[Prepared | str]:
             for start in range(0, len(entries), in_flight):
@@ -128,10 +169,10 @@ def pixels_of_phantom(options: PhantomOptions, wanted: Wanted) -> tuple[list[str
     return digests, _cached(("phantom",), digests, wanted, fill, has_masks=False)
 
 
-def _heads(store: Store, entry: Entry) -> dict[str, bytes]:
+def _heads(contents: _Contents, entry: Entry) -> dict[str, bytes]:
     """Returns the first bytes of each file; none for an entry whose size is known, or that cannot be read."""
     try:
-        return {} if entry.num_values else {n: store.head(n, _HEAD_BYTES) for n in (*entry.files, *entry.mask)}
+        return {} if entry.num_values else {n: contents.head(n) for n in (*entry.files, *entry.mask)}
     except DataError:  # its reason is found where it is opened
         return {}
 
@@ -182,28 +223,24 @@ def _joined(entry: Entry, parts: list[str] | None) -> str:
 
 
 def _opened(
-    store: Store, frames: Frames, heads: dict[str, bytes], listing: Listing, recipe: Recipe
+    contents: _Contents, frames: Frames, heads: dict[str, bytes], listing: Listing, recipe: Recipe
 ) -> list[Prepared | str]:
     """Returns the rows of each entry, or the reason why there are none; the entries have the same files."""
-
-    def read(name: str) -> bytes:
-        head = heads.get(name)
-        return head if head is not None and len(head) < _HEAD_BYTES else store.read(name)
-
     first = frames[0][0]
     try:
-        contents, masks = [*map(read, first.files)], [*map(read, first.mask)]
+        files, masks = ([contents.read(n, heads.get(n)) for n in names] for names in (first.files, first.mask))
     except DataError as error:
         if any(digest != _unopened(entry) for entry, digest in frames):
             raise
         too_large = f"a file must have at most {MAX_BYTES:,} bytes, this one has more"
         said = too_large if error.code == "data-file-size" else "a file must open, this one does not"
         return [said] * len(frames)
-    parts = [sha256(content).hexdigest() for content in (*contents, *masks)]
+    parts = [digest for _, digest in (*files, *masks)]
     for entry, digest in frames:
         if _joined(entry, parts) != digest:
             raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
-    raws = listing.decoder.decode_each([entry for entry, _ in frames], contents, masks, recipe.hint)
+    datas, of_masks = ([data for data, _ in some] for some in (files, masks))
+    raws = listing.decoder.decode_each([entry for entry, _ in frames], datas, of_masks, recipe.hint)
     return [_prepared(raw, listing, recipe) for raw in raws]
 
 
