@@ -16,11 +16,15 @@ its length up, nothing computed, noised, masked or signed. One run gives both (`
 Without `--courier`, the interpreter of its environment, all three ways over FLARE are left out and said so. `--quick`
 is 3.5 k and 0.7 M parameters with 4 hospitals, 4 rounds.
 
-Columns: seconds of a round; that, over `process`; `empty`; a round over as many empty exchanges; a round over `echo`,
-whose bytes are as many. A round over FLARE has what hospitals compute besides, which is the round over `sockets`.
+Columns: seconds of a round; that, over `process`; `empty`; a round over as many empty exchanges; `/both`, a round over
+one of `sockets` and one of `echo` together. A round over FLARE does the work of both: hospitals and coordinator compute
+as over `sockets`, and the engine carries as many bytes in as many exchanges as in `echo`. A perfect courier stays above
+1.0 by two things that neither has: each message takes a second hop over a Unix socket, and the engine's processes poll
+while hospitals compute (for four hospitals 7 % of a core, measured on a busy machine).
 
 The whole table has 45 rows from 36 runs, of 9 rounds at 3.5 k parameters, 6 at 0.7 M and 3 at 11 M. Each row is written
-to `--out` as soon as it is measured, and the same command goes on behind the rows that are there. `GB` is by how much
+to `--out` as soon as it is measured, and the same command goes on behind the rows that are there; a table of another
+machine or of other versions is refused. `GB` is by how much
 the machine's available memory fell during the run: at 11 M parameters 7.9 for eight hospitals over sockets; over FLARE
 the peaks of four hospitals' processes were 8.2 together, about 1.5 a hospital. Run on a quiet machine, with
 `OMP_NUM_THREADS=1` for this process too.
@@ -28,13 +32,10 @@ the peaks of four hospitals' processes were 8.2 together, about 1.5 a hospital. 
 
 import argparse
 import json
-import os
 import secrets
 import shutil
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -46,8 +47,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine_report import machine
+from benchmarks.hospitals import READY_S, make_homes, start_agents, start_courier, wait_for
 from wardround.config import Study, parse_study
-from wardround.config.site import read_policy, read_site
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.run import coordinate
 from wardround.errors import FederationError
@@ -56,11 +57,10 @@ from wardround.federation.messages import Failure, Failures, Replies, Request, R
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_reply, encode_request
-from wardround.hospital.accepted import accept
 from wardround.hospital.desk import Desk
 from wardround.records.writing import write_whole
 from wardround.secure_aggregation.keys.identity import SigningKey
-from wardround.secure_aggregation.keys.pins import Pins
+from wardround.simulation.sweeps.many import free_memory
 from wardround.transport.unix import SocketChannel
 from wardround.types import HospitalName
 from wardround.work import Announce, Answered, Confirm, SayHello, Upload
@@ -68,16 +68,12 @@ from wardround.work import Announce, Answered, Confirm, SayHello, Upload
 Messages = Sequence[Sequence[int]]
 """Bytes there and back of each exchange of a round, for one hospital."""
 
-ROOT = Path(__file__).parents[1]
-COURIER = ROOT / "couriers" / "flare"
 HOSPITALS, WAYS = (2, 4, 8), ("process", "sockets", "echo", "averaging", "flare")
 OVER_FLARE, OF_FLARE = ("echo", "averaging", "flare"), ("echo", "averaging")
 PATIENTS = 10
 """In each hospital."""
 LEAST_MASKED = 3
 EMPTY = 20
-READY_S = 900.0
-"""Seconds for processes to be there, pictures read; generous, as no figure has them."""
 
 
 @dataclass(frozen=True)
@@ -188,40 +184,6 @@ def names_of(hospitals: int) -> list[HospitalName]:
     return [HospitalName(f"site-{number}") for number in range(1, hospitals + 1)]
 
 
-def make_homes(folder: Path, study: Study) -> tuple[dict[HospitalName, Path], CoordinatorKeys]:
-    """Makes a folder for each hospital, which has accepted the study; returns them and the coordinator's keys."""
-    coordinator = SigningKey.new(secrets.token_bytes)
-    keys = {name: SigningKey.new(secrets.token_bytes) for name in names_of(study.hospitals.count)}
-    for number, (name, key) in enumerate(keys.items(), start=1):
-        home = folder / name
-        home.mkdir(mode=0o700)
-        (home / "site.toml").write_text(
-            f'[hospital]\nname = "{name}"\n[site]\nlayout = "phantom"\nphantom = {{ patients = {PATIENTS}, '
-            f"sites = 1, image_size = 64, max_images = 1, seed = {number} }}\n"
-        )
-        (home / "policy.toml").write_text("[policy]\nepsilon_limit = 1000.0\ndelta = 1e-3\n")
-        key.write(home / "identity.pem")
-        Pins({other: one.public for other, one in keys.items() if other != name}).write(home / "pins.toml")
-        Pins({"the coordinator": coordinator.public}).write(home / "coordinators.toml")
-        accept(home, read_site(home / "site.toml"), read_policy(home / "policy.toml"), study, by="a benchmark")
-    public = {str(name): key.public for name, key in keys.items()}
-    return {name: folder / name for name in keys}, CoordinatorKeys(coordinator, public)
-
-
-@contextmanager
-def running(command: Sequence[object], log: Path) -> Iterator[None]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{COURIER}:{ROOT}"}
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [str(each) for each in command], stdout=out, stderr=out, env=environment, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
 @contextmanager
 def opened(
     way: str, homes: Mapping[HospitalName, Path], keys: CoordinatorKeys, folder: Path, courier: Path | None
@@ -231,49 +193,29 @@ def opened(
         if way == "process":
             yield InProcess({name: stack.enter_context(Desk(home)) for name, home in homes.items()}, keys)
             return
-        for name, home in homes.items():
-            command = (sys.executable, "-m", "wardround", "agent", "--home", home)
-            stack.enter_context(running(command, folder / f"agent-{name}.txt"))
-        sockets = {name: home / "agent.sock" for name, home in homes.items()}
+        sockets = agents = start_agents(stack, homes, folder)
         if way == "flare":
             sockets = {name: folder / "s" / f"{name}.sock" for name in homes}
-            program = make_kits(folder, list(homes), courier)
-            up = (*program, "up", folder / "kits" / "coordinator", "--sockets", folder / "s")
-            stack.enter_context(running(up, folder / "coordinator.txt"))
-            for name, home in homes.items():
-                side = (*program, "up", folder / "kits" / name, "--agent", home / "agent.sock")
-                stack.enter_context(running(side, folder / f"courier-{name}.txt"))
-        wait_for([*(home / "agent.sock" for home in homes.values()), *sockets.values()])
+
+            def up(name: str, kit: Path) -> Sequence[object]:
+                end = ("--agent", agents[HospitalName(name)]) if name in agents else ("--sockets", folder / "s")
+                return (courier, "-m", "wardround_flare", "up", kit, *end)
+
+            start_courier(stack, folder, list(homes), courier, up)
+        wait_for([*agents.values(), *sockets.values()])
         channel = SocketChannel(sockets, keys)
         stack.callback(channel.close)
         yield channel
-
-
-def make_kits(folder: Path, names: Sequence[str], courier: Path | None) -> tuple[Path | None, str, str]:
-    """Makes the courier's kits; returns its program."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = (courier, "-m", "wardround_flare")
-    sites = [part for name in names for part in ("--site", name)]
-    made = (*program, "kits", folder / "kits", "--server", "localhost", "--port", port, *sites)
-    with running(made, folder / "kits.txt"):
-        wait_for([folder / "kits" / name / "kit.json" for name in ("coordinator", *names)])
-    return program
 
 
 def alone(
     size: Size, hospitals: int, rounds: int, courier: Path | None, folder: Path, messages: Messages
 ) -> dict[str, dict[str, Any]]:
     """Returns rows of FLARE without wardround: echoes of messages, and its own federated averaging."""
-    parameters, names = size.parameters, names_of(hospitals)
-    echoed = [f"{down}:{up}" for down, up in messages]
+    parameters, program = size.parameters, (courier, "-m", "benchmarks.federation_averaging")
+    settings = (folder / "s", parameters, rounds, hospitals, *(f"{down}:{up}" for down, up in messages))
     with ExitStack() as stack:
-        make_kits(folder, names, courier)
-        program = (courier, "-m", "benchmarks.federation_averaging")
-        for name in ("coordinator", *names):
-            up = (*program, folder / "kits" / name, folder / "s", parameters, rounds, hospitals, *echoed)
-            stack.enter_context(running(up, folder / f"{name}.txt"))
+        start_courier(stack, folder, names_of(hospitals), courier, lambda _, kit: (*program, kit, *settings))
         wait_for([folder / "s" / "averaging.json"])
         found = json.loads((folder / "s" / "averaging.json").read_text())
     return {
@@ -290,14 +232,6 @@ def alone(
             "empty": None,
         },
     }
-
-
-def wait_for(paths: Sequence[Path]) -> None:
-    end = time.monotonic() + READY_S
-    while missing := [path for path in paths if not path.exists()]:
-        if time.monotonic() > end:
-            raise FederationError(f"A benchmark waited {READY_S:.0f} s for {missing[0]}; see the files beside it.")
-        time.sleep(0.1)
 
 
 def measured(
@@ -324,7 +258,12 @@ def coordinated(
 ) -> dict[str, Any]:
     """Returns one row of a run between hospitals."""
     study = study_of(size, hospitals, rounds)
-    homes, keys = make_homes(folder, study)
+    sites = {
+        name: f'[site]\nlayout = "phantom"\nphantom = {{ patients = {PATIENTS}, sites = 1, image_size = 64, '
+        f"max_images = 1, seed = {number} }}\n"
+        for number, name in enumerate(names_of(hospitals), start=1)
+    }
+    homes, keys = make_homes(folder, study, sites, "epsilon_limit = 1000.0\ndelta = 1e-3\n")
     with opened(way, homes, keys, folder, courier) as channel:
         timed = Timed(channel)
         coordinate(study, timed, keys.hospitals, SigningKey.new(secrets.token_bytes), folder / "run", Silent())
@@ -341,11 +280,11 @@ def coordinated(
 @contextmanager
 def memory_taken() -> Iterator[list[int]]:
     """Gives the most bytes by which the machine's available memory falls while the block runs."""
-    before, taken, ended = available(), [0], threading.Event()
+    before, taken, ended = free_memory() or 0, [0], threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.2):
-            taken[0] = max(taken[0], before - available())
+            taken[0] = max(taken[0], before - (free_memory() or 0))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -356,61 +295,63 @@ def memory_taken() -> Iterator[list[int]]:
         thread.join()
 
 
-def available() -> int:
-    return next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("MemAvailable")
-    )
-
-
 def main() -> None:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # agents and courier end with this process
     ways = [way for way in options.ways if way not in OVER_FLARE or options.courier is not None]
     if len(ways) < len(options.ways):
         print(f"{', '.join(OVER_FLARE)} are left out: --courier, the interpreter of its environment, is not given")
-    table: dict[str, Any] = {"machine": machine(1), "rows": []}
-    if options.out is not None and options.out.exists():
-        table = json.loads(options.out.read_text())
+    table = table_in(options.out)
     sizes = [SIZES[name] for name in options.sizes]
     cells = [(way, size, hospitals) for size in sizes for hospitals in options.hospitals for way in ways]
     print(
         f"{'cell':>7} {'parameters':>10} {'hospitals':>9}  {'way':9} {'s a round':>10} {'/process':>9} "
-        f"{'empty, s':>9} {'empties':>9} {'/echo':>9} {'MB':>8} {'GB':>5} {'run, s':>6}"
+        f"{'empty, s':>9} {'empties':>9} {'/both':>9} {'MB':>8} {'GB':>5} {'run, s':>6}"
     )
     for number, (way, size, hospitals) in enumerate(cells, start=1):
         rounds = options.rounds or size.rounds
-        known = {each: row_in(table, each, size, hospitals) for each in WAYS}
-        row = known[way]
-        if row is None or row.get("rounds") != rounds:
-            messages = [] if way not in OF_FLARE else (known["process"] or {})["messages"]
+        known = rows_in(table, size, hospitals)
+        if way not in known or known[way].get("rounds") != rounds:
+            messages = known["process"]["messages"] if way in OF_FLARE else []
             table["rows"] += measured(way, size, hospitals, rounds, options.courier, messages)
-            known = {each: row_in(table, each, size, hospitals) for each in WAYS}
             if options.out is not None:
                 write_whole(options.out, (json.dumps(table, indent=2) + "\n").encode())
-        print(f"{number:3}/{len(cells):3} {line_of(known, way)}", flush=True)
+        print(f"{number:3}/{len(cells):3} {line_of(rows_in(table, size, hospitals), way)}", flush=True)
 
 
-def row_in(table: dict[str, Any], way: str, size: Size, hospitals: int) -> dict[str, Any] | None:
-    """Returns the last row of a setting; None before it is measured."""
-    place = (way, size.parameters, hospitals)
-    found = [row for row in table["rows"] if (row["way"], row["parameters"], row["hospitals"]) == place]
-    return found[-1] if found else None
+def table_in(path: Path | None) -> dict[str, Any]:
+    """Returns the table that a file holds, or an empty one of this machine; ends where it is another machine's."""
+    here = machine(1)
+    if path is None or not path.exists():
+        return {"machine": here, "rows": []}
+    table: dict[str, Any] = json.loads(path.read_text())
+    other = [name for name in here if name != "load_at_start" and table["machine"].get(name) != here[name]]
+    if other:
+        raise SystemExit(
+            f"`--out` must be a new file, or a table of this machine and these versions, and {path} is of another "
+            f"({', '.join(other)}); name a new file."
+        )
+    return table
 
 
-def line_of(rows: Mapping[str, dict[str, Any] | None], way: str) -> str:
+def rows_in(table: dict[str, Any], size: Size, hospitals: int) -> dict[str, dict[str, Any]]:
+    """Returns the last row of each way that is measured for a setting."""
+    place = (size.parameters, hospitals)
+    return {row["way"]: row for row in table["rows"] if (row["parameters"], row["hospitals"]) == place}
+
+
+def line_of(rows: Mapping[str, dict[str, Any]], way: str) -> str:
     """Returns one line of the table; `rows` are those of a setting, by way."""
-    row = rows[way] or {}
+    row = rows[way]
     empty = row["empty"]
     over = ["-"] * 2 if empty is None else [f"{empty:.4f}", f"{row['seconds'] / (row['exchanges'] * empty):.2f}"]
-    process, echo = (
-        "-" if other is None else f"{row['seconds'] / other['seconds']:.2f}"
-        for other in (rows["process"], rows["echo"])
+    process, both = (
+        f"{row['seconds'] / sum(rows[one]['seconds'] for one in than):.2f}" if rows.keys() >= set(than) else "-"
+        for than in (("process",), ("sockets", "echo"))
     )
     return (
         f"{row['parameters']:10} {row['hospitals']:9}  {row['way']:9} {row['seconds']:10.3f} {process:>9} {over[0]:>9} "
-        f"{over[1]:>9} {echo:>9} {row['bytes'] / 1e6:8.2f} {row['gigabytes']:5.1f} {row['whole_run_s']:6.0f}"
+        f"{over[1]:>9} {both:>9} {row['bytes'] / 1e6:8.2f} {row['gigabytes']:5.1f} {row['whole_run_s']:6.0f}"
     )
 
 

@@ -14,9 +14,7 @@ import argparse
 import json
 import math
 import os
-import secrets
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,16 +26,11 @@ import numpy as np
 from scipy.stats import t as student
 
 from benchmarks.engine_report import machine
-from benchmarks.federation import running, wait_for
+from benchmarks.hospitals import make_homes, start_agents, wait_for
 from wardround.config import Study, read_study
-from wardround.config.site import read_policy, read_site
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.run import coordinate
-from wardround.federation.wire.signatures import CoordinatorKeys
-from wardround.hospital.accepted import accept
 from wardround.records.arrays import arrays_from_file
-from wardround.secure_aggregation.keys.identity import SigningKey
-from wardround.secure_aggregation.keys.pins import Pins
 from wardround.simulation.evaluation import evaluate_models
 from wardround.simulation.materials import Materials, gather
 from wardround.simulation.run import run_study
@@ -70,41 +63,24 @@ def simulated(study: Study, folder: Path) -> float:
     return float(metrics["auroc"])
 
 
-def make_homes(
-    study: Study, materials: Materials, folder: Path, coordinator: SigningKey, cache: Path
-) -> tuple[dict[HospitalName, Path], CoordinatorKeys]:
-    """Makes a home for each hospital: its cohort has its own training patients and a share of the test patients."""
-    keys = {name: SigningKey.new(secrets.token_bytes) for name in NAMES}
-    for number, (name, key) in enumerate(keys.items()):
-        home = folder / name
-        home.mkdir(mode=0o700)
-        cohort = [*materials.split.hospitals[name], *materials.split.test[number :: len(NAMES)]]
-        (home / "cohort.txt").write_text("".join(f"{patient.id}\n" for patient in cohort))
-        (home / "site.toml").write_text(
-            f'[hospital]\nname = "{name}"\ncohort = "cohort.txt"\n[site]\nlayout = "{study.site.layout}"\n'
-            f'path = "{study.site.path}"\n'
-        )
-        (home / "policy.toml").write_text("[policy]\nepsilon_limit = 20.0\ndelta = 1e-5\n")
-        key.write(home / "identity.pem")
-        Pins({other: one.public for other, one in keys.items() if other != name}).write(home / "pins.toml")
-        Pins({"the coordinator": coordinator.public}).write(home / "coordinators.toml")
-        accept(home, read_site(home / "site.toml"), read_policy(home / "policy.toml"), study, by="a benchmark")
-        shutil.copytree(cache, home / "cache")  # pictures are decoded once
-    public = {str(name): key.public for name, key in keys.items()}
-    return {name: folder / name for name in keys}, CoordinatorKeys(coordinator, public)
-
-
 def between(study: Study, materials: Materials, folder: Path, cache: Path) -> float:
-    coordinator = SigningKey.new(secrets.token_bytes)
-    homes, keys = make_homes(study, materials, folder, coordinator, cache)
+    """Returns the AUROC of a run between agents: a cohort has training patients and a share of the test patients."""
+    sites = {}
+    for number, name in enumerate(NAMES):
+        cohort = [*materials.split.hospitals[name], *materials.split.test[number :: len(NAMES)]]
+        (folder / f"{name}.txt").write_text("".join(f"{patient.id}\n" for patient in cohort))
+        sites[name] = (
+            f'cohort = "{folder / name}.txt"\n[site]\nlayout = "{study.site.layout}"\npath = "{study.site.path}"\n'
+        )
+    homes, keys = make_homes(folder, study, sites, "epsilon_limit = 20.0\ndelta = 1e-5\n")
+    for home in homes.values():
+        shutil.copytree(cache, home / "cache")  # pictures are decoded once
     with ExitStack() as stack:
-        for name, home in homes.items():
-            command = (sys.executable, "-m", "wardround", "agent", "--home", home)
-            stack.enter_context(running(command, folder / f"agent-{name}.txt"))
-        wait_for([home / "agent.sock" for home in homes.values()])
-        channel = SocketChannel({name: home / "agent.sock" for name, home in homes.items()}, keys)
+        sockets = start_agents(stack, homes, folder)
+        wait_for(list(sockets.values()))
+        channel = SocketChannel(sockets, keys)
         stack.callback(channel.close)
-        coordinate(study, channel, keys.hospitals, coordinator, folder / "run", Silent())
+        coordinate(study, channel, keys.hospitals, keys.key, folder / "run", Silent())
     last = max((folder / "run" / "checkpoints").iterdir())
     weights = arrays_from_file(last)["state:weights"]
     quality: Any = evaluate_models({"global": weights}, materials)["global"]

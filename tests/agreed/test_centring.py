@@ -237,7 +237,6 @@ def test_simulated_hospitals_in_one_batch_answer_as_alone_at_a_centre():
     ("federation", "code"),
     [
         ({"centre_rounds": 60}, "study-centre-rounds"),  # of 100, whose last half is averaged
-        ({"compare": ["no-privacy"]}, "study-centre-rounds"),
         ({"leave_one_out": True, "rounds": 10, "centre_rounds": 6, "average_last": 0.3}, "study-leave-one-out"),
     ],
 )
@@ -251,7 +250,7 @@ def test_rounds_of_a_centre_that_do_not_fit_the_others_are_refused(federation, c
 def test_a_run_trains_on_centred_rows(tiny, tmp_path, sum):
     """Masked and simulated runs end, and so do repeats, which have centres of their own, and other references."""
     privacy = {"epsilon": None, "noise_multiplier": 0.3, "clipping_norm": None, "sum": sum, "num_patients": 30}
-    compare = ["repeats"]
+    compare = ["repeats", "no-privacy", "pooled", "pooled-no-privacy", "alone"]
     federation = {"rounds": 8, "centre_rounds": 2, "score_rounds": 1, "evaluate_every": 10, "compare": compare}
     tables = {"hospitals": {"count": 3}, "data": {"image_size": 32, "classes": None}}
     study = parse_study(tiny(model={"name": "features"}, privacy=privacy, federation=federation, **tables))

@@ -1,5 +1,6 @@
 """The audit of a study's own mechanism: nothing on correct settings, a contradiction where noise or clip is missing."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -29,7 +30,7 @@ def canaries_of(study, size=256, alpha=ALPHA):
     return audit_canaries(study, size, Randomness(study.study.seed, "test").stream("coins"), alpha, quiet)
 
 
-@pytest.mark.parametrize("setting", family(list(SETTINGS), keep=["masked"]))
+@pytest.mark.parametrize("setting", family(list(SETTINGS), keep=["masked", "centred"]))
 def test_a_correct_mechanism_is_not_contradicted(setting):
     study = study_of(**SETTINGS[setting])
     for attack in (canaries_of(study), audit_two_worlds(study, 9, ALPHA, quiet)):
@@ -65,6 +66,16 @@ def test_hospitals_that_miss_noise_under_masks_end_the_audit_with_a_contradictio
     found = audit_study(study_of({"sum": "masked", "noise_multiplier": 3.0}), Silent(), runs=30, canaries=64)
     assert found.attacks[0].stopped
     assert found.verdict == CONTRADICTION
+
+
+def test_mean_rows_that_are_not_cut_are_a_contradiction(monkeypatch):
+    """A virtual patient's row is attacked as its gradient is: without the cut it is ten clipping norms long."""
+    study = study_of(
+        {"sum": "simulated", "noise_multiplier": 3.0}, SETTINGS["centred"]["federation"], model="features"
+    )
+    assert canaries_of(study).contradictions == ()
+    monkeypatch.setattr("wardround.training.scores.cut_rows", lambda inputs: 5 * inputs.flatten(1).numpy())
+    assert canaries_of(study).contradictions != ()
 
 
 def test_gradients_that_are_not_clipped_are_a_contradiction(monkeypatch):
@@ -148,12 +159,13 @@ def test_fifty_correct_settings_are_not_contradicted():
     generator, wrong = np.random.default_rng(2026), []
     for number in range(50):
         name = list(SETTINGS)[number % len(SETTINGS)]
-        options = {key: dict(value) for key, value in SETTINGS[name].items()}
+        options = copy.deepcopy(SETTINGS[name])
         privacy = options.setdefault("privacy", {})
         privacy["noise_multiplier"] = float(generator.uniform(0.5, 2.0))
         study = study_of(
-            **options, hospitals=int(generator.integers(3, 6)), rounds=int(generator.integers(1, 6)), seed=number
-        )
+            **options, hospitals=int(generator.integers(3, 6)),
+            rounds=int(generator.integers(1, 6)) + (name == "centred"), seed=number,
+        )  # fmt: skip
         attacks = (canaries_of(study, 400, 0.05 / 100), audit_two_worlds(study, 60, 0.05 / 100, quiet))
         wrong += [(number, name, one) for one in attacks if one.contradictions]
     assert wrong == []

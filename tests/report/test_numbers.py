@@ -112,3 +112,25 @@ def test_repeats_of_the_noise_stand_beside_the_headline_and_in_no_row(make_recor
     page = write_report(make_record(repeated)).read_text()
     assert "this model: 0.880; 3 repeats of the noise: 0.880 ± 0.020 (standard deviation)" in page.lower()
     assert "No reference runs but repeats of the noise were asked for" in page
+
+
+@pytest.mark.usefixtures("without_charts")
+@pytest.mark.parametrize("how", ["", "fitted to the end"])
+def test_the_figure_without_privacy_stands_beside_the_headline(make_record, how):
+    """With how it was reached; records of before say nothing, and were clipped alike."""
+
+    def said(_, results):
+        results["references"]["no-privacy"] |= {"how": how} if how else {}
+
+    record = make_record(said)
+    expected = f"without privacy: 0.910 ({how or 'the same training, clipped alike, with no noise'})"
+    assert numbers_of(record).without_privacy == expected
+    page = write_report(record).read_text()
+    assert page.count(f"{expected[0].upper()}{expected[1:]}.") == 1
+    assert f"“Without privacy” is {how or 'the same training'}" in page
+
+
+def test_without_a_reference_nothing_is_said_of_no_privacy(make_record):
+    assert (
+        numbers_of(make_record(lambda _, results: results["references"].pop("no-privacy"))).without_privacy == ""
+    )

@@ -1,10 +1,13 @@
 """Heads trained together in shared passes: the runs they stand for, with noise of the plan's size, never released."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
 from tests.cases import family
 from tests.charges import charges_in
 from tests.errors import raises_code
@@ -17,7 +20,7 @@ from wardround.randomness import Randomness
 from wardround.report.numbers import headline_of, numbers_of
 from wardround.simulation import references
 from wardround.simulation.materials import gather
-from wardround.simulation.references import NUM_REPEATS, REFERENCES, run_reference
+from wardround.simulation.references import NUM_REPEATS, run_reference
 from wardround.simulation.run import run_study
 from wardround.simulation.sweeps import together
 from wardround.simulation.sweeps.together import Head, share_passes, trained_together
@@ -122,14 +125,15 @@ def test_the_model_that_is_released_is_the_run_without_repeats(head_study, tmp_p
     assert found.repeats.mean == pytest.approx(row["metrics"]["auroc"])
     assert found.repeats.spread == pytest.approx(float(np.std(row["headlines"], ddof=1)))
     assert {each.key for each in found.comparisons} == {"federated", *ALIKE} - {"repeats"}
+    assert {each.how for each in found.comparisons if not each.private} == {references._FITTED}
     assert found.repeats.values == tuple(row["headlines"])
     assert "outside the guarantee" in found.repeats.sentence(0.5)
     assert headline_of(record) == headline_of(bare)
 
 
 def test_references_of_all_patients_take_one_pass(head_study, materials, monkeypatch):
-    """No run is made alone, each reference has its own row, and the pass is made once."""
-    passes = []
+    """No run is made alone, each private reference has its own row, and the pass is made once."""
+    passes, private = [], ["repeats", "pooled"]
 
     def counted(heads, *rest):
         passes.append(len(heads))
@@ -137,14 +141,81 @@ def test_references_of_all_patients_take_one_pass(head_study, materials, monkeyp
 
     monkeypatch.setattr(references, "trained_together", counted)
     study = head_study(compare=ALIKE)
-    rows: Any = references.run_together(ALIKE, study, plan_of(study), materials, Silent())
-    assert passes == [NUM_REPEATS + 3]
-    assert {name: row["private"] for name, row in rows.items()} == {
-        name: REFERENCES[name].private for name in ALIKE
-    }
-    for name in ("no-privacy", "pooled-no-privacy"):
-        alone: Any = run_reference(name, study, plan_of(study), materials, Silent())
-        assert rows[name]["metrics"]["accuracy"] == alone["metrics"]["accuracy"]
+    rows = references.run_together(private, study, plan_of(study), materials, Silent())
+    assert passes == [NUM_REPEATS + 1]
+    assert {name: row["private"] for name, row in rows.items()} == dict.fromkeys(private, True)
+
+
+# Without privacy: the best of the family, fitted to the end -------------------------------------------------------
+
+
+@pytest.fixture
+def fitted_models(monkeypatch, head_study, materials):
+    """The models of a reference without privacy, by hospital, (class, feature)."""
+
+    def of(name):
+        found = {}
+        with monkeypatch.context() as patch:
+            patch.setattr(references, "_row", lambda name, own, models, *_, **__: found.update(models) or {})
+            study = head_study()
+            references.fitted_reference(name, study, plan_of(study), materials)
+        return {hospital: np.asarray(model).reshape(2, -1) for hospital, model in found.items()}
+
+    return of
+
+
+def weighted_rows(materials, patients):
+    """Rows, labels and weights of the patients' pictures; a patient's weights add up to one."""
+    rows = materials.workbench.kept_inputs.numpy()[patients.rows].astype(np.float64)
+    return rows, patients.labels, np.repeat(1 / patients.counts, patients.counts)
+
+
+def test_a_reference_without_privacy_is_logistic_regression(fitted_models, materials):
+    """Its scores are scikit-learn's, on the rows of all patients, each of weight one over all pictures.
+
+    Of two classes theirs is the difference of two rows of weights, which has the least norm where these are opposite.
+    """
+    [model] = fitted_models("no-privacy").values()
+    rows, labels, weights = weighted_rows(materials, references.pooled(materials.hospitals))
+    known = LogisticRegression(C=2 / references.PENALTY, fit_intercept=False, tol=1e-8, max_iter=10_000)
+    known.fit(rows, labels, sample_weight=weights)
+    scores = known.decision_function(rows)
+    np.testing.assert_allclose(rows @ (model[1] - model[0]), scores, atol=0.02 * float(np.std(scores)))
+
+
+def test_the_descent_without_noise_is_no_better_on_its_own_patients(
+    fitted_models, models_of, head_study, materials
+):
+    """The reference has the least penalised loss of the family, well below that of the clipped descent."""
+    everyone = weighted_rows(materials, references.pooled(materials.hospitals))
+    [best] = fitted_models("pooled-no-privacy").values()
+    [descent] = models_of("pooled-no-privacy", head_study(), materials)
+
+    def loss(model):
+        rows, labels, weights = everyone
+        odds = log_softmax(rows @ model.T, axis=1)
+        return -(weights * odds[np.arange(len(labels)), labels]).sum() + references.PENALTY / 2 * (model**2).sum()
+
+    assert loss(best) < 0.9 * loss(descent.reshape(2, -1))
+
+
+def test_heads_alone_without_privacy_are_fitted_to_their_own_patients(fitted_models, materials):
+    found = fitted_models("alone-no-privacy")
+    assert set(found) == set(materials.hospitals)
+    for name, patients in materials.hospitals.items():
+        rows, labels, _ = weighted_rows(materials, patients)
+        assert np.mean((rows @ found[name].T).argmax(axis=1) == labels) > 0.9, "it knows its own patients"
+    together = fitted_models("no-privacy"), fitted_models("pooled-no-privacy")
+    np.testing.assert_array_equal(*(next(iter(one.values())) for one in together))
+
+
+def test_other_studies_are_compared_with_the_same_training(head_study, tiny_study, materials):
+    """Studies without the recipe, and heads that matrix products do not train (grades, voxels)."""
+    assert references.is_fitted(head_study(), materials)
+    assert not references.is_fitted(head_study({"clipping": "adaptive"}, learning_rate=1.0), materials)
+    assert not references.is_fitted(tiny_study(model={"name": "linear"}), materials)
+    other: Any = SimpleNamespace(workbench=SimpleNamespace(trains_head=False))
+    assert not references.is_fitted(head_study(), other)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_request, encode_reply, encode_request
-from wardround.transport.frames import FrameReader, framed
-from wardround.transport.unix import SocketChannel
+from wardround.transport.frames import FrameReader, Kind, framed
+from wardround.transport.unix import SocketChannel, _Unwatched
 from wardround.work import GradientSum, SayHello
 
 WEIGHTS = np.linspace(-1, 1, 5000, dtype=np.float32)
@@ -225,3 +225,27 @@ def test_a_reply_that_is_none_fails_with_a_reason(tmp_path, reply, code):
 def test_a_message_that_a_server_refuses_fails_with_a_reason(tmp_path):
     with serving(tmp_path / "s", bytes, most_bytes=8):
         assert asked(tmp_path / "s") == failed(FailureCode.REFUSED_FRAME)
+
+
+def test_a_flood_of_signs_of_life_is_told_once_a_read_and_keeps_no_other_waiting(tmp_path):
+    """Each sign has nine bytes: one that cost a copy of those behind it would hold up every hospital's answer."""
+    told = []
+
+    class Watching(_Unwatched):
+        def working(self, hospital):
+            told.append(hospital)
+
+    def flood(number, connected):
+        message = message_from(connected)
+        connected.sendall(framed(b"", Kind.WORKING) * 30_000 + framed(received(message)))
+        connected.recv(1)
+
+    flooding, honest = NAMES[:2]
+    answered = serving(tmp_path / "honest", signing(lambda body: encode_reply(Received()), honest))
+    with raw(tmp_path / "flooding", flood), answered:
+        sockets = {flooding: tmp_path / "flooding", honest: tmp_path / "honest"}
+        channel = SocketChannel(sockets, KEYS, watcher=Watching())
+        assert channel.ask(dict.fromkeys(sockets, HELLO), 60) == (dict.fromkeys(sockets, Received()), {})
+        channel.close()
+    assert set(told) == {flooding}
+    assert len(told) < 1000

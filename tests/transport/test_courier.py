@@ -9,6 +9,7 @@ import tracemalloc
 from contextlib import contextmanager, suppress
 
 import pytest
+from tests.transport.consortium import NAMES
 from tests.transport.sockets import connected, frame_from, serving
 
 from wardround.transport import server
@@ -29,7 +30,7 @@ class Quick:
 
 @pytest.fixture(autouse=True)
 def small_and_quick(monkeypatch):
-    for name, value in {"PART_BYTES": 100, "WAIT_S": 0.05, "AWAY_S": 0.1, "IDLE_S": 3600.0}.items():
+    for name, value in {"PART_BYTES": 100, "FAST_S": 0.0, "WAIT_S": 0.05, "AWAY_S": 0.1, "IDLE_S": 3600.0}.items():
         monkeypatch.setattr(exchange, name, value)
     monkeypatch.setattr(exchange, "time", Quick())
 
@@ -44,13 +45,19 @@ class Engine:
     def restart(self):
         self.hand = Hand(str(self.path))
 
-    def ask(self, request, part, timeout):
+    def ask(self, request, parts, timeout):
+        part = as_one(parts)
         if request["id"]:
             self.asked.append(request | {"part": part})
         if self.lost():
             return None
-        reply = self.hand.answer(request, part)
-        return None if self.lost() else reply
+        fields, answered = self.hand.answer(request, part)
+        return None if self.lost() else (fields, as_one(answered))
+
+
+def as_one(parts):
+    """Parts as an engine delivers them; one part is not copied."""
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 @contextmanager
@@ -80,6 +87,32 @@ def test_a_message_and_its_answer_arrive_whole(tmp_path, size, lost):
     with carried(tmp_path, lambda got: got[::-1] + b"!" * 150, lambda: dice.random() < lost) as (engine, path):
         assert asked(path, message) == (Kind.MESSAGE, message[::-1] + b"!" * 150)
     assert max(len(request["part"]) for request in engine.asked) <= exchange.PART_BYTES
+
+
+@pytest.mark.parametrize(
+    ("fast_s", "lost", "parts"),
+    [(60.0, (), [1, 2, 4, 8, 5]), (0.0, (), [1] * 20), (60.0, {3}, [1, 2, 4, 8, 1, 2, 4, 6])],
+)
+def test_parts_grow_on_a_fast_line_and_are_small_again_after_a_loss(tmp_path, monkeypatch, fast_s, lost, parts):
+    monkeypatch.setattr(exchange, "FAST_S", fast_s)
+    message = framed(random.Random(1).randbytes(1991))
+    with serving(tmp_path / "agent", lambda got: got * 2):
+        engine, asks = Engine(tmp_path / "agent"), []
+
+        def ask(request, sent, timeout):
+            if sent:
+                asks.append(len(sent))
+                if len(asks) - 1 in lost:
+                    return None
+            return engine.ask(request, sent, timeout)
+
+        line = Line("north", tmp_path / "north", ask)
+        line.listen()
+        with connected(tmp_path / "north") as link:
+            link.sendall(message)
+            assert frame_from(link) == (Kind.MESSAGE, message[9:] * 2)
+        line.close()
+    assert asks == parts
 
 
 def test_one_message_reaches_the_agent_once_where_nothing_but_replies_is_lost(tmp_path, monkeypatch):
@@ -243,12 +276,21 @@ def test_frames_are_those_of_the_transport():
 
 
 @pytest.mark.parametrize(
-    "change", [{"size": (1 << 30) + 4097}, {"size": 0}, {"part": bytes(101)}, {"offset": -1}, {"want": -1}]
+    "change",
+    [
+        {"size": (1 << 30) + 4097},
+        {"size": 0},
+        {"part": bytes(101)},
+        {"offset": -1},
+        {"want": -1},
+        {"most": 0},
+        {"most": 9},
+    ],
 )
 def test_a_hand_refuses_requests_that_no_line_sends(tmp_path, change):
-    request = {"id": "a", "size": 10, "offset": 0, "want": 0}
+    request = {"id": "a", "size": 10, "offset": 0, "want": 0, "most": 1}
     hand = Hand(str(tmp_path / "agent"))
-    assert hand.answer(request, b"x") == ({"state": "held", "held": 1}, b"")
+    assert hand.answer(request, b"x") == ({"state": "held", "held": 1}, ())
     with pytest.raises(ValueError, match="part"):
         hand.answer(request | change, change.get("part", b"x"))
 
@@ -293,3 +335,19 @@ def test_a_site_that_says_nothing_is_silent_and_one_that_works_long_is_not(tmp_p
         line.close()
     assert not any(silent for asks, silent in found if asks <= 10)
     assert any(silent for asks, silent in found if asks > 10)
+
+
+@pytest.mark.thorough
+def test_long_messages_come_back_whole_over_flare(flare, short_path):
+    """Requests and answers of several buffers, in the engine's own messages."""
+    flare.wait()
+    name = NAMES[0]
+    flare.link(name).unlink(missing_ok=True)
+    flare.link(name).symlink_to(short_path / "s")
+    message = framed(random.Random(3).randbytes(22 << 20))
+    with serving(short_path / "s", lambda got: got, most_bytes=1 << 26), connected(flare.socket_of(name)) as link:
+        for _ in range(2):
+            sending = threading.Thread(target=link.sendall, args=(message,))
+            sending.start()
+            assert b"".join(read_frame(link)) == message
+            sending.join()

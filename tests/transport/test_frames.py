@@ -21,7 +21,7 @@ def test_frames_arrive_whole_and_in_order_however_they_are_cut(messages, cuts):
         while (frame := reader.take()) is not None:
             found.append(frame)
     assert found == [(Kind.MESSAGE, message) for message in messages]
-    assert not reader.has_begun
+    assert not reader.num_held
 
 
 HOSTILE = {

@@ -1,17 +1,24 @@
-"""The courier's port answers parties with a certificate of the root alone, and each under its own name."""
+"""The courier's port answers parties with a certificate of the root alone, each under its own name and for itself."""
 
 import json
+import os
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from tests.certificates import self_signed
 from tests.transport.consortium import NAMES
+from tests.transport.sockets import connected, frame_from, serving
 from tests.transport.test_watched import wait_until
+
+from wardround.transport.frames import Kind, framed
 
 pytestmark = pytest.mark.thorough
 
@@ -94,3 +101,63 @@ def test_a_kit_of_one_hospital_is_no_kit_of_another(flare, tmp_path):
     flare.start(claimed)
     flare.wait()  # the genuine kit is served again
     assert not reached
+
+
+@contextmanager
+def hostile(flare, name, folder):
+    """One site's side of the courier runs another program, which reads its orders in a folder, until the block ends."""
+    kit = flare.folder / "kits" / name
+    program = Path(__file__).with_name("hostile_site")
+    paths = f"{program}{os.pathsep}{flare.environment['PYTHONPATH']}"
+    environment = flare.environment | {"PYTHONPATH": paths, "WARDROUND_HOSTILE": str(folder)}
+    left(flare, name)
+    with subprocess.Popen(
+        flare.command("up", kit, "--agent", flare.link(name)), env=environment, stdout=subprocess.DEVNULL
+    ) as flare.up[name]:
+        flare.wait()
+        yield
+        left(flare, name)
+    flare.start(name)
+    flare.wait()
+
+
+def left(flare, name):
+    """Ends one site's side, and waits until it is not served any more."""
+    flare.up[name].send_signal(signal.SIGTERM)
+    assert flare.up.pop(name).wait(60) == 0
+    wait_until(lambda: name not in served(flare), patience_s=120.0)
+
+
+def test_a_site_neither_hands_messages_to_another_nor_drops_its_exchange(flare, tmp_path, short_path):
+    """FLARE carries what one site's job writes to another's job, which answers the coordinator's alone."""
+    flare.wait()
+    asked, other = NAMES[:2]
+    got, honest, release = [], [], threading.Event()
+
+    def answer(message):
+        got.append(message)
+        assert release.wait(240)
+        return message
+
+    def carry():
+        with connected(flare.socket_of(asked)) as link:
+            link.sendall(framed(b"honest"))
+            while (frame := frame_from(link)) == (Kind.WORKING, b""):
+                pass
+            honest.append(frame)
+
+    flare.link(asked).unlink(missing_ok=True)
+    flare.link(asked).symlink_to(short_path / "s")
+    with hostile(flare, other, tmp_path), serving(short_path / "s", answer, patience_s=240.0):
+        thread = threading.Thread(target=carry)
+        thread.start()
+        try:
+            wait_until(lambda: got)
+            (tmp_path / "order.json").write_text(json.dumps([asked]))
+            wait_until((tmp_path / "found.json").exists, patience_s=120.0)
+        finally:
+            release.set()
+            thread.join()
+    assert json.loads((tmp_path / "found.json").read_text()) == {asked: ["invalid_request", None, 0]}
+    assert got == [b"honest"], "once: it was not dropped, and nothing of the other site came"
+    assert honest == [(Kind.MESSAGE, b"honest")]

@@ -1,6 +1,7 @@
 """The hospital's end: hostile frames reach nobody, and delay no honest one."""
 
 import stat
+from contextlib import ExitStack, suppress
 
 import pytest
 from tests.errors import raises_code
@@ -72,6 +73,21 @@ def test_many_idle_connections_keep_nobody_out(answered):
     honest(path)
     for one in idle:
         one.__exit__(None, None, None)
+
+
+def test_frames_of_many_connections_hold_no_more_than_two_messages_of_memory(tmp_path):
+    """The oldest are dropped, the honest message that comes last is answered."""
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(tmp_path / "s", lambda message: b"reply to " + message))
+        many = [stack.enter_context(connected(tmp_path / "s")) for _ in range(6)]
+        for one in many:
+            one.sendall(framed(bytes(MOST))[:-1])
+        honest(tmp_path / "s")
+        assert sum(one.num_bytes for one in server._connections) <= 2 * MOST
+        for one in many[:4]:
+            one.settimeout(5)
+            with suppress(ConnectionResetError):
+                assert one.recv(1) == b"", "it is closed"
 
 
 def test_messages_behind_each_other_are_answered_in_order(answered):

@@ -52,6 +52,21 @@ def live(tmp_path):
     return Live(tmp_path / "run", "three", "ab" * 32, 20, (NORTH, SOUTH))
 
 
+def test_signs_of_life_are_written_once_a_second(live, monkeypatch):
+    """A courier may send any number of them."""
+    written, times = (
+        [],
+        iter(f"2030-01-01T00:00:{number // 100:02}.{number % 100:03}+00:00" for number in range(300)),
+    )
+    monkeypatch.setattr("wardround.watching.live._now", lambda: next(times))
+    live.asked(NORTH, ASKED, 100)
+    live.working(NORTH)
+    monkeypatch.setattr(live, "_write_status", lambda: written.append(1))
+    for _ in range(250):
+        live.working(NORTH)
+    assert len(written) == 2
+
+
 def view(tmp_path) -> Any:
     return view_of(tmp_path / "run")
 

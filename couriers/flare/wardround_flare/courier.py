@@ -14,6 +14,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
-from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
+from nvflare.fuel.f3.cellnet.defs import Encoding, MessageHeaderKey
 from nvflare.fuel.f3.cellnet.defs import ReturnCode as CellCode
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.fuel.f3.message import Message
+from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
 
-from wardround_flare.exchange import Answer, Ask, Hand, Line, Part, open_locked
+from wardround_flare.exchange import Ask, Hand, Line, Part, Parts, open_locked
 
 SOCKETS = "WARDROUND_SOCKETS"
 AGENT = "WARDROUND_AGENT"
@@ -68,10 +70,10 @@ class Forward(Executor):  # type: ignore[misc]
         if origin != FQCN.ROOT_SERVER:
             return Message({MessageHeaderKey.RETURN_CODE: CellCode.INVALID_REQUEST})
         try:
-            fields, part = self._hand.answer(request.get_header(_FIELDS), request.payload or b"")
+            fields, parts = self._hand.answer(request.get_header(_FIELDS), request.payload or b"")
         except (LookupError, TypeError, ValueError):
             return Message({MessageHeaderKey.RETURN_CODE: CellCode.INVALID_REQUEST})
-        return Message({MessageHeaderKey.RETURN_CODE: CellCode.OK, _FIELDS: fields}, part)
+        return _message({MessageHeaderKey.RETURN_CODE: CellCode.OK, _FIELDS: fields}, parts)
 
 
 class Bridge(Controller):  # type: ignore[misc]
@@ -141,13 +143,13 @@ def _asking(cell: Any, target: str, abort_signal: Signal) -> Ask:
     log that is not kept (2.9.0, `Adapter.call`), which takes half of the processor time.
     """
 
-    def ask(fields: dict[str, Any], part: Part, timeout: float) -> Answer | None:
+    def ask(fields: dict[str, Any], parts: Parts, timeout: float) -> tuple[Mapping[str, Any], Part] | None:
         try:
             reply = cell.send_request(
                 channel=_CHANNEL,
                 topic=_TOPIC,
                 target=target,
-                request=Message({_FIELDS: fields}, part),
+                request=_message({_FIELDS: fields}, parts),
                 timeout=timeout,
                 optional=True,
                 abort_signal=abort_signal,
@@ -159,6 +161,13 @@ def _asking(cell: Any, target: str, abort_signal: Signal) -> Ask:
         return reply.get_header(_FIELDS), reply.payload or b""
 
     return ask
+
+
+def _message(headers: dict[str, Any], parts: Parts) -> Message:
+    """Returns a message of raw bytes; FLARE streams several buffers as one, without a copy, where it is told so."""
+    if len(parts) > 1:
+        return Message(headers | {StreamHeaderKey.PAYLOAD_ENCODING: Encoding.BYTES}, list(parts))
+    return Message(headers, parts[0] if parts else b"")
 
 
 def write_job(folder: Path, sites: list[str]) -> None:

@@ -7,7 +7,7 @@ the length, and of its content nothing. While the agent works it gives signs of 
 the coordinator gets one for each. Delivery is at least once: after any loss the same bytes are sent again, and a
 hospital answers them with the same bytes. A request has a part of a message, or asks for a part of the answer; while
 the agent works it is held open for a few seconds at most, so that a silent site and a coordinator that hung up are
-noticed however long the work takes.
+noticed however long the work takes. Parts grow on a fast line, where the time of a request is not in its bytes.
 """
 
 import contextlib
@@ -19,13 +19,18 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 PART_BYTES = 4 << 20
-"""Most bytes of a message in one request of the engine; longer messages are sent in parts."""
+"""Most bytes of a message in one request of the engine at first, and in one buffer."""
+MOST_PARTS = 8
+"""Most buffers in one request: twice as many are sent after each full request that took less than `FAST_S`, and one
+after a loss."""
+FAST_S = 1.0
 MOST_BYTES = (1 << 30) + 4096
 """Most bytes of a message; a longer one is refused at its header."""
 WAIT_S = 5.0
@@ -49,9 +54,11 @@ _SIGN = _HEADER.pack(_MARK, _WORKING, 0)
 _SLOW_S = 60.0
 
 Part = bytes | bytearray | memoryview
-Answer = tuple[Mapping[str, Any], Part]
-Ask = Callable[[dict[str, Any], Part, float], Answer | None]
-"""Sends one request, its fields and a part, to a site within a deadline in seconds; None where it is not answered."""
+Parts = Sequence[Part]
+"""Buffers of `PART_BYTES`, the last one shorter, that are carried as one."""
+Answer = tuple[Mapping[str, Any], Parts]
+Ask = Callable[[dict[str, Any], Parts, float], tuple[Mapping[str, Any], Part] | None]
+"""Sends one request, its fields and parts, to a site within a deadline in seconds; None where it is not answered."""
 
 
 class FrameError(Exception):
@@ -99,45 +106,13 @@ class _Exchange:
     answer: list[bytearray] = field(default_factory=list)
     signs: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
-    dropped: bool = False
-    link: socket.socket | None = None
-
-    def drop(self) -> None:
-        """Ends the exchange: another one took its place, or nobody waits for its answer."""
-        self.dropped = True
-        link = self.link  # `carry` takes it away in another thread
-        if link is not None:
-            with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
-
-    def carry(self, path: str) -> None:
-        """Sends the message to the agent, again where the connection was lost, and keeps the answer."""
-        away_since, losses = time.monotonic(), 0
-        while not self.dropped and losses <= MOST_LOSSES and time.monotonic() - away_since < AWAY_S:
-            was_there = False
-            try:
-                with socket.socket(socket.AF_UNIX) as link:
-                    link.connect(path)
-                    self.link, was_there = link, True
-                    for part in self.parts:
-                        link.sendall(part)
-                    while (frame := read_frame(link))[0][len(_MARK)] == _WORKING:
-                        self.signs += 1
-                    self.answer = frame
-                    break
-            except FrameError:
-                break
-            except OSError:
-                if was_there:
-                    away_since, losses = time.monotonic(), losses + 1
-                time.sleep(0.1)
-        self.link = None
-        self.ended.set()
-        self.parts.clear()
+    dropped: threading.Event = field(default_factory=threading.Event)
 
 
 class Hand:
     """Hands messages to one agent, one at a time; a new message drops the last.
+
+    One thread and one connection stay from message to message.
 
     Args:
         path: of the agent's socket.
@@ -147,42 +122,98 @@ class Hand:
         self._path = path
         self._lock = threading.Lock()
         self._current = _Exchange("", 0)
+        self._whole: SimpleQueue[_Exchange] = SimpleQueue()
+        self._link: socket.socket | None = None
+        threading.Thread(target=self._carry_each, daemon=True).start()
 
     def drop(self) -> None:
-        """Ends the exchange under way."""
-        self._current.drop()
+        """Ends the exchange under way: another one took its place, or nobody waits for its answer."""
+        exchange = self._current
+        exchange.dropped.set()
+        link = self._link  # `_carry` takes it away in another thread
+        if link is not None and not exchange.ended.is_set():
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
 
     def answer(self, request: Mapping[str, Any], part: Part) -> Answer:
-        """Takes a part of a message in; returns how far it is held, or a part of the agent's answer.
+        """Takes a part of a message in; returns how far it is held, or parts of the agent's answer.
 
         Raises:
             KeyError, TypeError, ValueError: it is no request of a `Line`.
         """
-        id, size, offset, want = (request[key] for key in ("id", "size", "offset", "want"))
+        id, size, offset, want, most = (request[key] for key in ("id", "size", "offset", "want", "most"))
         if not id:  # a sign of life is asked for
-            return {"state": "there"}, b""
-        if not 0 < size <= MOST_BYTES or len(part) > PART_BYTES or min(offset, want) < 0:
+            return {"state": "there"}, ()
+        if not 0 < size <= MOST_BYTES or not 0 < most <= MOST_PARTS or len(part) > most * PART_BYTES:
             raise ValueError("a part of a message must lie within its size")
+        if min(offset, want) < 0:
+            raise ValueError("a part of a message must not begin before it")
         with self._lock:
             exchange = self._current
             if id != exchange.id:
                 if offset:
-                    return {"state": "unknown"}, b""
-                exchange.drop()
+                    return {"state": "unknown"}, ()
+                self.drop()
                 exchange = self._current = _Exchange(id, size)
             if exchange.held == offset < exchange.size:
                 exchange.parts.append(memoryview(part)[: exchange.size - offset])
                 exchange.held += len(exchange.parts[-1])
                 if exchange.held == exchange.size:
-                    threading.Thread(target=exchange.carry, args=(self._path,), daemon=True).start()
+                    self._whole.put(exchange)
             if exchange.held < exchange.size:
-                return {"state": "held", "held": exchange.held}, b""
+                return {"state": "held", "held": exchange.held}, ()
         if not exchange.ended.wait(WAIT_S):
-            return {"state": "working", "signs": exchange.signs}, b""
+            return {"state": "working", "signs": exchange.signs}, ()
         if not exchange.answer:
-            return {"state": "gone"}, b""
-        fields = {"state": "answer", "size": sum(map(len, exchange.answer))}
-        return fields, exchange.answer[want // PART_BYTES]
+            return {"state": "gone"}, ()
+        first, fields = want // PART_BYTES, {"state": "answer", "size": sum(map(len, exchange.answer))}
+        return fields, exchange.answer[first : first + most]
+
+    def _carry_each(self) -> None:
+        while True:
+            exchange = self._whole.get()
+            self._carry(exchange)
+            exchange.parts.clear()
+            exchange.ended.set()
+
+    def _carry(self, exchange: _Exchange) -> None:
+        """Sends a message to the agent, again where the connection was lost, and keeps the answer."""
+        away_since, losses = time.monotonic(), 0
+        while not exchange.dropped.is_set() and losses <= MOST_LOSSES and time.monotonic() - away_since < AWAY_S:
+            try:
+                link = self._connected()
+                if exchange.dropped.is_set():  # before it could shut the connection down
+                    return
+                for part in exchange.parts:
+                    link.sendall(part)
+                while (frame := read_frame(link))[0][len(_MARK)] == _WORKING:
+                    exchange.signs += 1
+                exchange.answer = frame
+                return
+            except FrameError:
+                self._disconnect()
+                return
+            except OSError:
+                if self._link is not None:
+                    self._disconnect()
+                    away_since, losses = time.monotonic(), losses + 1
+                time.sleep(0.1)
+
+    def _connected(self) -> socket.socket:
+        if self._link is None:
+            link = socket.socket(socket.AF_UNIX)
+            try:
+                link.connect(self._path)
+            except OSError:
+                link.close()
+                raise
+            self._link = link
+        return self._link
+
+    def _disconnect(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
 
 class Line:
@@ -192,6 +223,7 @@ class Line:
         self.name, self._path, self._engine_ask = name, path, ask
         self._heard, self.is_there, self._closed = time.monotonic(), False, False
         self._turn = threading.Lock()
+        self._most = 1
         self._listener: socket.socket | None = None
 
     @property
@@ -202,7 +234,7 @@ class Line:
     def greet(self, end: float, is_ended: Callable[[], bool]) -> None:
         """Waits until the site is there, or `end`."""
         while not self.is_there and not is_ended() and time.monotonic() < end:
-            self.is_there = self._ask("", 0, 0, b"", 0, 2.0) is not None
+            self.is_there = self._ask("", 0, 0, (), 0, 2.0) is not None
 
     def listen(self) -> None:
         """Makes the socket, mode 0600, and serves it in threads."""
@@ -239,7 +271,7 @@ class Line:
             time.sleep(1.0)
             if time.monotonic() - self._heard > IDLE_S and self._turn.acquire(blocking=False):
                 try:
-                    self._ask("", 0, 0, b"", 0, REPLY_S)
+                    self._ask("", 0, 0, (), 0, REPLY_S)
                 finally:
                     self._turn.release()
 
@@ -265,15 +297,18 @@ class Line:
         """
         size, id, offset, told, signs = sum(map(len, message)), uuid.uuid4().hex, 0, 0, 0
         while goes_on():
-            left = message[offset // PART_BYTES :]
-            got = self._ask(id, size, offset, left[0] if left else b"", told, SILENT_S if left else REPLY_S)
-            if got is None:  # lost on the way: the same part again
+            parts, began = message[offset // PART_BYTES :][: self._most], time.monotonic()
+            got = self._ask(id, size, offset, parts, told, SILENT_S if parts else REPLY_S)
+            if got is None:  # lost on the way: the same bytes again
+                self._most = 1
                 time.sleep(0.2)
                 continue
             fields, part = got
             match fields["state"]:
                 case "held" if not told and offset < int(fields["held"]) <= size:
                     offset = int(fields["held"])
+                    if time.monotonic() - began < FAST_S:
+                        self._most = min(2 * self._most, MOST_PARTS)
                 case "working":
                     offset = size
                     if int(fields["signs"]) > signs:
@@ -291,8 +326,11 @@ class Line:
                     return False
         return False
 
-    def _ask(self, id: str, size: int, offset: int, part: Part, want: int, timeout: float) -> Answer | None:
-        answer = self._engine_ask({"id": id, "size": size, "offset": offset, "want": want}, part, timeout)
+    def _ask(
+        self, id: str, size: int, offset: int, parts: Parts, want: int, timeout: float
+    ) -> tuple[Mapping[str, Any], Part] | None:
+        fields = {"id": id, "size": size, "offset": offset, "want": want, "most": self._most}
+        answer = self._engine_ask(fields, parts, timeout)
         if answer is not None:
             self._heard = time.monotonic()
         return answer

@@ -168,7 +168,7 @@ class _Jobs:
         self._lead, self._sockets = lead, sockets
         self._session: Any = None
         self._job = ""
-        self._joins_until = 0.0
+        self._joins_until = self._ask_at = 0.0
         self._seen: list[str] = []
         self._seen_at = 0.0
 
@@ -178,8 +178,9 @@ class _Jobs:
             now = served(self._sockets)
             if now:
                 self._joins_until = 0.0
-            if is_stopped() or time.monotonic() < self._joins_until:
+            if is_stopped() or time.monotonic() < (self._ask_at if now else self._joins_until):
                 return
+            self._ask_at = time.monotonic() + _STEADY_S
             connected = self._connected()
             if connected != self._seen:
                 self._seen, self._seen_at = connected, time.monotonic()
@@ -235,11 +236,11 @@ def _kill_children() -> None:
 
 
 def _reap(own: int) -> None:
-    """Takes note of the end of processes that became this one's children."""
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
-            if child.pid != own and child.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(child.pid, os.WNOHANG)
+    """Takes note of the end of processes that became this one's children, `own` left out."""
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, options)) is not None and ended.si_pid != own:
+            os.waitpid(ended.si_pid, 0)
 
 
 @contextlib.contextmanager

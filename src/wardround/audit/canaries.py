@@ -1,8 +1,10 @@
 """Virtual patients for an audit: one whose gradient is C e_j after the clip, for each audit coordinate j.
 
 A linear network with one output and a loss equal to it has the picture's encoding as its gradient, at all weights. Each
-virtual patient has one picture with one bright pixel, encoded ten times as long as the clipping norm. The study's own
-clip, grid, noise shares, masks, ledger and strategy then handle the patients like any others.
+virtual patient has one picture with one bright pixel, encoded ten times as long as the clipping norm, and at
+least as long as one: cut to norm one, it is the patient's mean row (`wardround.training.centring`). The gradient is the
+same at every centre. The study's own clip, grid, noise shares, masks, ledger and strategy then handle the patients like
+any others.
 """
 
 import math
@@ -20,7 +22,7 @@ from wardround.simulation.dealing import Split
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
-from wardround.types import HospitalName, Persons
+from wardround.types import HospitalName, Persons, Vector
 
 _BEYOND = 10.0
 """Norm of a virtual patient's gradient before the clip, in clipping norms."""
@@ -43,18 +45,26 @@ class OneBright(Encoder):
         return {"kind": "audit", "length": self.length}
 
 
+class _Uncentred(Workbench):
+    """A workbench whose pictures have the same gradient at every centre: a clip bounds it for any."""
+
+    def centred(self, centre: Vector | None) -> Workbench:
+        """See `Workbench`."""
+        return self
+
+
 def canary_workbench(coordinates: int, clipping_norm: float) -> Workbench:
     """Returns a workbench whose picture j has the gradient 10 C e_j; `coordinates` is a square number."""
     side = math.isqrt(coordinates)
     pixels = np.zeros((coordinates, coordinates), dtype=np.uint8)
     np.fill_diagonal(pixels, 255)
-    encoder = OneBright(_BEYOND * clipping_norm)
+    encoder = OneBright(max(1.0, _BEYOND * clipping_norm))
     body = nn.Sequential(nn.Linear(coordinates, 1, bias=False))
     nn.init.zeros_(body[0].weight)  # type: ignore[arg-type]  # of a linear layer
     network = Network(
         "audit", encoder, body, encode_once=False, parts=Parts(encoder, body, "0", encode_once=False)
     )
-    return Workbench(network, pixels.reshape(coordinates, 1, side, side), _output, _MEMORY_BYTES)
+    return _Uncentred(network, pixels.reshape(coordinates, 1, side, side), _output, _MEMORY_BYTES)
 
 
 def canary_materials(workbench: Workbench, present: Mapping[HospitalName, Sequence[int]]) -> Materials:

@@ -43,11 +43,11 @@ from wardround.simulation.availability import allowed_missing, availability_of
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Materials
 from wardround.types import HospitalName, Vector
-from wardround.work import CountClasses, CountPatients, GradientSum, LocalUpdate
+from wardround.work import CountClasses, CountPatients, GradientSum, LocalUpdate, RowSum
 
 Progress = Callable[[int, int], None]
 
-_ATTACKED = GradientSum | CountPatients | CountClasses
+_ATTACKED = GradientSum | RowSum | CountPatients | CountClasses
 
 _DELTAS = (0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
 """Deltas at which the least Gaussian mechanism above the claim is sought, beside the plan's own.
@@ -114,8 +114,6 @@ def why_not(study: Study, plan: Plan) -> str:
         return "correlated noise is audited in sums of all hospitals"
     if study.federation.strategy not in ("fedsgd", "fedavg", "fedprox"):
         return f'strategy = "{study.federation.strategy}" has no virtual patients'
-    if study.centre_rounds:
-        return "virtual patients have gradients and no rows to take a mean of (centre_rounds)"
     if isinstance(part, NotPrivate) and study.federation.strategy != "fedsgd":
         return "local steps without noise release no sums"
     return ""

@@ -43,7 +43,7 @@ from wardround.training.patients import training_patients
 from wardround.types import Vector
 
 ROUNDS = 3
-"""Rounds of a repetition, at most: each costs as much as a round of a run."""
+"""Rounds of a repetition that train, at most: each costs as much as a round of a run."""
 _ROUNDING = 1e-4
 """A sum of float32 gradients may be longer than its clip by this part of it."""
 _TABLES = (".csv", ".tsv", ".txt")
@@ -129,7 +129,7 @@ def audit_procedure(
     reason = why_not(study, plan)
     if reason:
         return reason
-    rounds = min(ROUNDS, study.training_rounds)
+    rounds = min(study.centre_rounds + ROUNDS, study.training_rounds)
     study = study.model_copy(update={"federation": study.federation.model_copy(update={"rounds": rounds})})
     with TemporaryDirectory(prefix="wardround-audit-") as folder:
         both = neighbours_of(study, observer, Path(folder))

@@ -146,6 +146,7 @@ def _is_head(training: Training) -> bool:
     plain = isinstance(part, NoisedGradients | NotPrivate) and clip_of(part).adaptive is None
     flat = training.study.privacy.plan == "none" or getattr(training.study.privacy, "clipping", "") == "flat"
     descent = isinstance(section, FederatedSGD) and section.strategy in ("fedsgd", "pooled")
+    descent = descent and not training.study.centre_rounds  # each run has rows of its own
     return training.bench.trains_head and plain and flat and descent
 
 

@@ -63,6 +63,26 @@ def open_private(path: Path, flags: int) -> int:
     return handle
 
 
+def check_place(path: Path, *, makes_folders: bool = False) -> None:
+    """Checks that a file can appear under a name, before the work whose result it will hold; leaves nothing.
+
+    Args:
+        path: of the file.
+        makes_folders: missing folders above it will be made.
+
+    Raises:
+        MachineError: a folder has the name, or the folder of the file is missing or cannot be written.
+    """
+    with machine_faults(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = path.parent
+        while makes_folders and not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
 @contextmanager
 def appears_whole(path: Path, *, replace: bool = True, durable: bool = True) -> Iterator[IO[bytes]]:
     """Opens a file that appears under its name when the block ends well, and leaves nothing when it does not.

@@ -7,7 +7,7 @@ import typer
 
 from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import DataPath, console, interruptible, overrides_of
+from wardround.cli.printing import DataPath, can_appear, console, interruptible, overrides_of
 from wardround.cli.verify import PinsPath, trusted
 from wardround.errors import StudyError
 
@@ -44,7 +44,9 @@ def audit(
     ] = None,
     data: DataPath = None,
     pins: PinsPath = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="Write a page as well.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PAGE", callback=can_appear, help="Write a page as well.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Attack the mechanism of a study or run; exit with 3 where a bound contradicts what is claimed."""

@@ -9,7 +9,7 @@ import typer
 from wardround.boundary.private import appears_whole
 from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import console
+from wardround.cli.printing import can_appear, console
 
 data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 
@@ -22,9 +22,12 @@ def data_check(
     layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
     task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write a page with thumbnails there. It shows patients.")
+        Path | None,
+        typer.Option(callback=can_appear, help="Write a page with thumbnails there. It shows patients."),
     ] = None,
-    card: Annotated[Path | None, typer.Option(help="Write the shareable data card there, as JSON.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(callback=can_appear, help="Write the shareable data card there, as JSON.")
+    ] = None,
     volume_size: Annotated[
         tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
     ] = (64, 64, 64),

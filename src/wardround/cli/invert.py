@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from wardround.boundary.text import say
 from wardround.cli.audit import audit
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import DataPath, StudyPath, console, interruptible, overrides_of
+from wardround.cli.printing import DataPath, StudyPath, can_appear, console, interruptible, overrides_of
 
 _MECHANISM = "mechanism"
 
@@ -37,7 +37,10 @@ def invert(
     study: StudyPath,
     data: DataPath = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="PAGE", help="The page; its figures lie beside it as .json.")
+        Path,
+        typer.Option(
+            "--out", metavar="PAGE", callback=can_appear, help="The page; its figures lie beside it as .json."
+        ),
     ] = Path("inversion.html"),
     seed: Annotated[
         int | None,

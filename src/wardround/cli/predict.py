@@ -12,7 +12,7 @@ import typer
 
 from wardround.boundary.text import counted, say
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import Member
+from wardround.cli.printing import Member, can_appear
 
 if TYPE_CHECKING:
     from wardround.inference.answers import Prediction
@@ -44,7 +44,9 @@ def predict(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Pictures, folders, .zip, .tar or MedMNIST .npz.")
     ],
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table there, one row a picture.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", callback=can_appear, help="Write a table there, one row a picture.")
+    ] = None,
     masks: Annotated[
         Path | None, typer.Option("--masks", help="Write masks there as NIfTI, on the grids of the pictures.")
     ] = None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wardround.boundary.machine import machine_error, raise_fault
+from wardround.boundary.private import check_place
 from wardround.boundary.text import say, tell
 from wardround.errors import MachineError
 
@@ -26,6 +27,17 @@ Member = Annotated[
 ]
 
 AGAIN = "Give the same command again to go on."
+
+
+def can_appear(path: Path | None) -> Path | None:
+    """Refuses an option's file that could not be written, before the work whose result it is for.
+
+    Raises:
+        MachineError: see `check_place`.
+    """
+    if path is not None:
+        check_place(path)
+    return path
 
 
 def overrides_of(data: Path | None) -> dict[str, dict[str, object]] | None:
@@ -112,6 +124,8 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
         lines.append(f"{said} on held-out {held_out}{beside}")
         if found.repeats is not None:
             lines.append(found.repeats.sentence(found.quality.headline.score.value))
+        if found.without_privacy:
+            lines.append(found.without_privacy)
     if found.evaluation is not None:
         lines += found.evaluation.lines()
     if record.certificate["stopped"]:

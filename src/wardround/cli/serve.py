@@ -1,6 +1,9 @@
 """`wardround serve`: a run's model for the machines of one clinic, by default for this machine alone."""
 
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +49,8 @@ def serve(
     if (rows is not None and not encrypted) or (encrypted and advice is not None):
         given, other = ("--rows", "go with") if advice is None else ("--advice", "be without")
         raise StudyError(f"`{given}` must {other} `--encrypted`; change one of them.", code="study-options")
+    with _at(host, port), socket.create_server((host, port)):
+        pass  # an address that cannot be had is found before the model is read
     model = load(path, member)
     if encrypted:
         from wardround.inference.encrypted.service import EncryptedHead
@@ -54,14 +59,8 @@ def serve(
         listen = head.service
     else:
         listen = partial(Service.of_model, model, page_with_graph(model, advice)[0])
-    try:
+    with _at(host, port):
         service = listen(host, port)
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"`--host` and `--port` must be an address of this machine that is free, got {host}:{port} "
-            f"({getattr(error, 'strerror', None) or error}); choose another.",
-            code="study-address",
-        ) from None
     if encrypted:
         say(*head.sentences(), f"ask with: wardround predict {service.url} PATH...")
     else:
@@ -71,3 +70,18 @@ def serve(
         say(f"other machines can ask; {way} on their way, and there is no login", error=True)
     sys.stdout.flush()
     answer(service)
+
+
+@contextmanager
+def _at(host: str, port: int) -> Iterator[None]:
+    """Names the options of an address that cannot be had."""
+    from wardround.errors import StudyError
+
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"`--host` and `--port` must be an address of this machine that is free, got {host}:{port} "
+            f"({getattr(error, 'strerror', None) or error}); choose another.",
+            code="study-address",
+        ) from None

@@ -125,19 +125,11 @@ def check_recipe(federation: FederationSection, recipe: HeadRecipe | None, model
             "study-centre-rounds",
             f"centre_rounds must be below rounds = {federation.rounds}, got {federation.centre_rounds}; lower it",
         )
-    if not federation.centre_rounds:
-        return
     if federation.centre_rounds > round(federation.rounds * (1 - federation.average_last)):
         raise conflict(
             "study-centre-rounds",
             f"centre_rounds must end before the rounds whose weights are averaged, got {federation.centre_rounds} of "
             f"{federation.rounds} rounds and average_last = {federation.average_last:g}; lower either",
-        )
-    if others := [name for name in federation.compare if name != "repeats"]:
-        raise conflict(
-            "study-centre-rounds",
-            f'centre_rounds is compared with "repeats" alone, got {", ".join(others)}, which would train on rows as '
-            "they are; remove either",
         )
 
 

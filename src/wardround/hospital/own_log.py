@@ -2,7 +2,8 @@
 
 An error is a type, a code and a line of the program. Its sentence may name files or ids, as that of a `DataError` or
 of a mistake does, so sentences are kept of errors that never do. An answer has fields of its own (`event`, `work`,
-`round`, `seconds`, `bytes_in`, `bytes_out`, `code`), which `wardround status` reads.
+`round`, `seconds`, `bytes_in`, `bytes_out`, `code`), which `wardround status` reads. Of refusals `MOST_A_MINUTE` are
+written, and how many were not (`left_out`).
 """
 
 import json
@@ -10,6 +11,7 @@ import logging
 import os
 import sys
 import traceback
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from wardround.boundary.machine import machine_error
 from wardround.boundary.private import open_private
 from wardround.boundary.text import say
 from wardround.errors import DataError, MachineError, WardroundError
+
+MOST_A_MINUTE = 60
 
 _PROGRAM = Path(__file__).parents[1]
 
@@ -58,9 +62,31 @@ class _Log(logging.FileHandler):
             say(f"wardround: {fault}", error=True)
 
 
+class _Few(logging.Filter):
+    """Lets so many warnings through a minute, and as many errors: refused messages must not fill the ledger's disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._minute, self._counts = 0, Counter[int]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether the record is written; the first of a minute says how many before it were not."""
+        if record.levelno < logging.WARNING:
+            return True
+        minute, level = int(record.created // 60), record.levelno
+        if minute != self._minute:
+            left_out = sum(max(0, count - MOST_A_MINUTE) for count in self._counts.values())
+            self._minute, self._counts = minute, Counter()
+            if left_out:
+                record.fields = {**getattr(record, "fields", {}), "left_out": left_out}
+        self._counts[level] += 1
+        return self._counts[level] <= MOST_A_MINUTE
+
+
 def log_to(path: Path) -> logging.Handler:
     """Returns a handler that appends to a file of mode 0600."""
     os.close(open_private(path, os.O_RDWR))
     handler = _Log(path, encoding="utf-8")
     handler.setFormatter(JsonLines())
+    handler.addFilter(_Few())
     return handler

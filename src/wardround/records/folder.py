@@ -47,7 +47,7 @@ import numpy.typing as npt
 
 from wardround.boundary.documents import MOST_TOML_BYTES, Unfit, parse_toml
 from wardround.boundary.machine import machine_faults
-from wardround.boundary.private import make_private_folder, open_private
+from wardround.boundary.private import check_place, make_private_folder, open_private
 from wardround.errors import RecordError
 from wardround.records.arrays import Arrays, arrays_from_file, arrays_to_bytes
 from wardround.records.json_object import JsonObject
@@ -108,9 +108,10 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path, *, fresh: bool = False) -> None:
-        """Refuses a folder in which `create` finds no room for a new run; touches nothing.
+        """Refuses a folder in which `create` finds no room for a new run, or may not write; leaves nothing.
 
         Raises:
+            MachineError: it cannot be made or written.
             RecordError: a run is already there, or something else is.
         """
         with machine_faults(path):
@@ -126,6 +127,7 @@ class RunFolder:
             raise RecordError(
                 f"A run folder must be empty or a run, got {path} with other files; choose another --out."
             )
+        check_place(path / "study.toml", makes_folders=True)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -126,13 +126,15 @@ class Look:
 class Comparison:
     """One row of the comparison: the main run (key "federated"), or a reference beside it (its name).
 
-    `place` is that of the patients' data, such as "Each hospital alone".
+    `place` is that of the patients' data, such as "Each hospital alone". `how` says how a reference without privacy was
+    trained, and is empty for others.
     """
 
     key: str
     place: str
     private: bool
     text: str
+    how: str
     is_main: bool
     guarantee: Guarantee
     quality: Quality
@@ -279,3 +281,11 @@ class Report:
     evaluation: Evaluation | None = None
     outstanding: tuple[str, ...] = ()
     repeats: Repeats | None = None
+
+    @property
+    def without_privacy(self) -> str:
+        """Headline of a model of all patients without privacy, in words; empty where none was asked for."""
+        rows = {row.key: row for row in self.comparisons}
+        row = rows.get("no-privacy", rows.get("pooled-no-privacy"))
+        value = None if row is None else row.quality.headline.score.value
+        return "" if row is None or value is None else f"without privacy: {value:.3f} ({row.how})"

@@ -80,7 +80,7 @@ def numbers_of(record: RunRecord) -> Report:
     main_place = _PLACES.get(strategy, "Federated")
     comparisons: tuple[Comparison, ...] = ()
     if quality is not None:
-        main = Comparison("federated", main_place, guarantee.holds, "this run", True, guarantee, quality)
+        main = Comparison("federated", main_place, guarantee.holds, "this run", "", True, guarantee, quality)
         beside = {name: row for name, row in results.named_objects("references").items() if name != _REPEATS}
         comparisons = (main, *(_comparison(name, row, main) for name, row in beside.items()))
     return Report(
@@ -300,7 +300,9 @@ def _comparison(name: str, row: JsonObject, main: Comparison) -> Comparison:
     guarantee = replace(main.guarantee, epsilon=row.number("epsilon"), delta=row.number("delta"))
     place = _PLACES.get(name.split("-")[0], main.place)
     quality = _quality(row.section("metrics"))
-    return Comparison(name, place, row.flag("private"), row.text("text"), False, guarantee, quality)
+    private = row.flag("private")
+    how = "" if private else row.text("how", "the same training, clipped alike, with no noise")
+    return Comparison(name, place, private, row.text("text"), how, False, guarantee, quality)
 
 
 def _repeats(results: JsonObject) -> Repeats | None:

@@ -14,12 +14,13 @@ from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
 from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.agreed.plans import plan_of
-from wardround.agreed.schedule import Schedule, feasibility, own_size, schedule_of
+from wardround.agreed.schedule import CENTRED_FROM, Schedule, feasibility, own_size, schedule_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.choice import choice_for
+from wardround.config.federation import ALONE
 from wardround.hospital.masked import steps_of
 from wardround.hospital.pictures import device_of, list_pictures
 from wardround.images.entries import Target
@@ -36,7 +37,7 @@ from wardround.randomness import names_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.availability import check_availability
 from wardround.simulation.federate import answers_as_one
-from wardround.simulation.references import check_references
+from wardround.simulation.references import check_references, num_runs
 from wardround.training.encodings import Lattice, is_kept, strided
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.workbench import Workbench
@@ -57,7 +58,8 @@ class Estimate:
         classes: in the model's order; of masks the values from 0 on; empty where nothing is there to list.
         noticed: sentences about ids and classes that look alike, what was left out, and the time of a frozen network.
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
-            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
+            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network. Each
+            reference and each repeat counts as a run, though heads that share passes take less.
         memory_bytes: of training at its peak, beside the libraries themselves.
         upload: of a hospital in a round; None where sums are not masked.
         schedule: of a private head; None for other networks.
@@ -128,7 +130,7 @@ def estimate(study: Study) -> Estimate:
         trained_on = (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
         passes = study.local_steps * timetable.at_once / timetable.hospitals
         each_round = pictures * trained_on * share_of_patients(plan.training) * passes
-        runs = [(per_picture, 0.0)] * (1 + len(study.federation.compare))
+        runs = [(per_picture, 0.0)] * (1 + num_runs(study))
         if plan.masked is not None:  # of the main run alone: references are summed in the open
             sample = math.ceil(each_round / study.hospitals.count)
             runs[0] = _masked_probe(study, plan, network, target, shape, sample)
@@ -158,17 +160,20 @@ def estimate(study: Study) -> Estimate:
 
 
 def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, classes: int) -> str:
-    """Returns the sentence on mu n; of listed patients as many as are expected to train."""
+    """Returns the sentence on mu n, of listed patients as many as are expected to train, and on a centre."""
     if schedule is None or not schedule.recipe.scores:
         return ""
-    if schedule.num_patients is not None:
-        return feasibility(schedule.mu, schedule.num_patients, classes)
-    if patients is None:
-        return ""
-    expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
-    return (
-        feasibility(schedule.mu, own_size(study, round(expected)) or 1, classes) + ", by the patients listed here"
-    )
+    number, source = schedule.num_patients, ""
+    if number is None:
+        if patients is None:
+            return ""
+        expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
+        number, source = own_size(study, round(expected)) or 1, ", by the patients listed here"
+    said = feasibility(schedule.mu, number, classes) + source
+    is_fit = classes > 2 and study.federation.strategy not in ALONE and schedule.mu * number >= CENTRED_FROM
+    if not is_fit or study.centre_rounds or study.model.head != "softmax":
+        return said
+    return f"{said}; [federation] centre_rounds = 3 gained in every such trial (docs/heads.md, A centre)"
 
 
 def _choice(study: Study) -> str:

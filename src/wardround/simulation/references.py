@@ -4,6 +4,9 @@ They exist in a simulation only, where one machine holds all patients anyway. No
 hospitals' ledgers for them, so nothing of them may be published as if it were covered by the statement: the
 record marks each as "released without protection".
 
+Without privacy, a private softmax head is compared with the best of its family: logistic regression on the same rows,
+fitted to the end (`fitted_reference`). Of other networks it is the same training, clipped alike, without noise.
+
 They begin when the main run is finished: its model, its signed record and its page wait for none of them. Each is on
 disk when it ends, so that what was interrupted goes on with the next.
 """
@@ -11,6 +14,8 @@ disk when it ends, so that what was interrupted goes on with the next.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from wardround.accounting.events import NoEvent
 from wardround.accounting.numbers import number_to_json
@@ -35,8 +40,10 @@ from wardround.simulation.evaluation import evaluate_models, headlines_of, summa
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.sweeps.together import Head, share_passes, trained_together
+from wardround.training.convex import fit_head
 from wardround.training.patients import TrainingPatients, united
 from wardround.types import HospitalName
+from wardround.work import HeadFit
 
 POOLED = HospitalName("pooled")
 
@@ -47,8 +54,7 @@ class Reference:
 
     Attributes:
         strategy: what is run.
-        private: under the main run's plan with full noise; else clipped alike, so that the two runs differ by
-            the noise alone.
+        private: under the main run's plan with full noise; else without noise.
         text: what it is, for a reader.
     """
 
@@ -78,6 +84,14 @@ REFERENCES: dict[str, Reference] = {
 _OF_ALL = (REPEATS, "no-privacy", "pooled", "pooled-no-privacy")
 """References whose sums are over all patients."""
 
+_CENTRED = (REPEATS, "pooled")
+"""Those whose first rounds release the mean row, where the study's do; others see rows as they are."""
+
+PENALTY = 0.01
+"""Half of it times the squared weights of a head without privacy is added to its patients' summed losses. Public."""
+
+_FITTED = "logistic regression on the same features, fitted to the end, with no clip and no noise"
+
 
 class _Forget:
     """A journal for runs that are not resumed."""
@@ -98,6 +112,11 @@ def wanted(study: Study, plan: Plan) -> tuple[str, ...]:
     )
 
 
+def num_runs(study: Study) -> int:
+    """Returns how many reference runs a study asks for, each repeat of the noise for itself."""
+    return sum(len(_labels(name)) for name in study.federation.compare)
+
+
 def run_references(
     study: Study, plan: Plan, materials: Materials, record: RunRecord, observer: Observer, key: SigningKey
 ) -> RunRecord:
@@ -112,12 +131,17 @@ def run_references(
         key: private, which signed the record; signs each reference when it ends.
     """
     names, rows = record.outstanding, dict[str, dict[str, object]]()
-    alike = [name for name in names if name in _OF_ALL] if share_passes(study, plan, materials) else []
+    fitted = [name for name in names if not REFERENCES[name].private] if is_fitted(study, materials) else []
+    alike = [name for name in names if name in _OF_ALL and name not in fitted]
     for name in names:
         observer.stage(f"reference run: {name}")
-        if name in alike and not rows:
-            rows = run_together(alike, study, plan, materials, observer)
-        row = rows[name] if name in alike else run_reference(name, study, plan, materials, observer)
+        if name in fitted:
+            row = fitted_reference(name, study, plan, materials)
+        elif name in alike and share_passes(study, plan, materials):
+            rows = rows or run_together(alike, study, plan, materials, observer)
+            row = rows[name]
+        else:
+            row = run_reference(name, study, plan, materials, observer)
         write_reference(record.path, name, row, key)
     return RunRecord.read(record.path)
 
@@ -129,9 +153,6 @@ def run_together(
     heads = []
     for name in names:
         resting, own = _resting_on(name, study, plan)
-        if not own.is_private:
-            noised = plan if name == "no-privacy" else _noised(name, resting, plan)
-            resting = _with_rate(resting, noised, materials, materials.hospitals)
         heads += [(name, Head(label, resting, own)) for label in _labels(name)]
     models = trained_together([head for _, head in heads], materials, observer)
     found: dict[str, dict[str, object]] = {}
@@ -141,6 +162,25 @@ def run_together(
             name, own_models[0][0].plan, {head.label: model for head, model in own_models}, materials
         )
     return found
+
+
+def is_fitted(study: Study, materials: Materials) -> bool:
+    """Returns whether references without privacy are fitted to the end: those of a private softmax head."""
+    return study.recipe is not None and materials.workbench.trains_head
+
+
+def fitted_reference(name: str, study: Study, plan: Plan, materials: Materials) -> dict[str, object]:
+    """Returns the row of a head without privacy: logistic regression on the rows, fitted to the end; see `is_fitted`.
+
+    A patient weighs one over all own pictures. Of all hospitals' patients, or of each hospital's a head.
+    """
+    strategy, (_, own) = _strategy_of(name, study), _resting_on(name, study, plan)
+    hospitals = materials.hospitals if strategy in ALONE else {POOLED: pooled(materials.hospitals)}
+    models: Models = {}
+    for hospital, patients in hospitals.items():
+        fit = HeadFit(PENALTY / max(1, len(patients)), 1.0, None)
+        models[hospital] = fit_head(materials.workbench, patients, fit).astype(np.float32)
+    return _row(name, own, models, materials, ensemble=strategy == "ensemble", how=_FITTED)
 
 
 def run_reference(
@@ -190,7 +230,7 @@ def _labels(name: str) -> list[str]:
 
 
 def _row(
-    name: str, own: Plan, models: Models, materials: Materials, *, ensemble: bool = False
+    name: str, own: Plan, models: Models, materials: Materials, *, ensemble: bool = False, how: str = ""
 ) -> dict[str, object]:
     """Returns a reference as its record has it; of repeats with the headline of each."""
     metrics = evaluate_models(
@@ -199,6 +239,7 @@ def _row(
     row: dict[str, object] = {
         "text": REFERENCES[name].text,
         "private": own.is_private,
+        **({"how": how} if how else {}),
         "epsilon": number_to_json(own.epsilon),
         "delta": own.delta,
         "released": "without protection: a reference in a simulation, charged to no ledger",
@@ -235,7 +276,7 @@ def check_references(study: Study, plan: Plan) -> None:
 
 def _resting_on(name: str, study: Study, plan: Plan) -> tuple[Study, Plan]:
     """Returns the study and the plan of a reference run."""
-    study = _with_strategy(study, _strategy_of(name, study), centred=name == REPEATS)
+    study = _with_strategy(study, _strategy_of(name, study), study.centre_rounds if name in _CENTRED else 0)
     own = _noised(name, study, plan)
     return study, own if REFERENCES[name].private else not_private(own, own.releases)
 
@@ -245,7 +286,7 @@ def _noised(name: str, study: Study, plan: Plan) -> Plan:
     if name == REPEATS and plan.is_private:
         return in_the_open(plan, releases_after(study, study.rounds))
     hospitals = 1 if study.federation.strategy == "pooled" else study.hospitals.count
-    return alone(plan, hospitals, releases_after(study, study.rounds))
+    return alone(plan, hospitals, releases_after(study, study.rounds), centres=study.centre_rounds)
 
 
 def _with_rate(study: Study, noised: Plan, materials: Materials, hospitals: Hospitals) -> Study:
@@ -265,19 +306,17 @@ def _strategy_of(name: str, study: Study) -> str:
     return study.federation.strategy if name in (REPEATS, "no-privacy") else REFERENCES[name].strategy
 
 
-def _with_strategy(study: Study, strategy: str, *, centred: bool = False) -> Study:
-    """Returns the study with another strategy of one gradient a round, without scores; a fit to the end stays one.
-
-    The first rounds release a mean row, as the study has it, where the reference is `centred`.
-    """
+def _with_strategy(study: Study, strategy: str, centre_rounds: int) -> Study:
+    """Returns the study with another strategy of one gradient a round, without scores; a fit to the end stays one."""
     own = study.federation
     if isinstance(own, FederatedSGD):
-        less = {"score_rounds": 0} | ({} if centred else {"centre_rounds": 0})
+        less = {"score_rounds": 0, "centre_rounds": centre_rounds}
         study = study.model_copy(update={"federation": own.model_copy(update=less)})
     if strategy == own.strategy or study.fits_head:
         return study
     steps = {key: getattr(own, key) for key in ("learning_rate", "momentum", "average_last")}
-    section = FederatedSGD.model_validate({"strategy": strategy, "rounds": study.training_rounds, **steps})
+    steps |= {"rounds": study.training_rounds, "centre_rounds": centre_rounds}
+    section = FederatedSGD.model_validate({"strategy": strategy, **steps})
     return study.model_copy(update={"federation": section})
 
 

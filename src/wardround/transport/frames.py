@@ -48,9 +48,9 @@ class FrameReader:
         self._held = bytearray()
 
     @property
-    def has_begun(self) -> bool:
-        """True while a part of a frame is held."""
-        return bool(self._held)
+    def num_held(self) -> int:
+        """Bytes that have arrived and are not taken."""
+        return len(self._held)
 
     def feed(self, arrived: bytes) -> None:
         """Takes bytes in.
@@ -74,8 +74,13 @@ class FrameReader:
         end = _HEADER.size + length
         if len(self._held) < end:
             return None
-        frame, self._held = memoryview(self._held).toreadonly(), self._held[end:]
-        return kind, frame[_HEADER.size : end]
+        if len(self._held) > end:  # of any number of small frames, what is behind one is not copied
+            with memoryview(self._held) as held:
+                content = bytes(held[_HEADER.size : end])
+            del self._held[:end]
+            return kind, memoryview(content)
+        frame, self._held = memoryview(self._held).toreadonly(), bytearray()
+        return kind, frame[_HEADER.size :]
 
     def _header(self) -> tuple[Kind, int] | None:
         if not _MARK.startswith(self._held[: len(_MARK)]):

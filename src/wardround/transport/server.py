@@ -47,7 +47,12 @@ class _Connection:
 
     @property
     def is_idle(self) -> bool:
-        return not self.out and not self.reader.has_begun
+        return not self.out and not self.reader.num_held
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its frame and of its reply that are held."""
+        return self.reader.num_held + sum(map(len, self.out))
 
 
 class Server:
@@ -134,14 +139,27 @@ class Server:
         except BlockingIOError:
             return
         if not arrived:
-            if connection.reader.has_begun:
+            if connection.reader.num_held:
                 _log.warning("a frame is refused: it was cut")
             self._drop(connection)
             return
         if connection.is_idle:
             connection.since = time.monotonic()
         connection.reader.feed(arrived)
+        self._make_room(connection)
         self._answer_whole(connection)
+
+    def _make_room(self, reading: _Connection) -> None:
+        """Drops connections whose frames or replies are the oldest, while all together hold more than one message may.
+
+        An honest party has one message under way; without the bound many could fill the memory.
+        """
+        others = sorted((one for one in self._connections if one is not reading), key=lambda one: one.since)
+        while others and sum(one.num_bytes for one in self._connections) > self._most_bytes + _READ_BYTES:
+            oldest = others.pop(0)
+            if oldest.num_bytes:
+                _log.warning("a frame is refused: others hold too much beside it")
+                self._drop(oldest)
 
     def _answer_whole(self, connection: _Connection) -> None:
         frame = connection.reader.take()

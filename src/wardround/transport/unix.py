@@ -278,10 +278,11 @@ def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
 
 
 def _take(selector: selectors.BaseSelector, call: _Call) -> None:
-    frame = call.reader.take()
+    frame, works = call.reader.take(), False
     while frame is not None and frame[0] is Kind.WORKING:
+        frame, works = call.reader.take(), True
+    if works:  # told once, however many signs have come
         call.watcher.working(call.name)
-        frame = call.reader.take()
     if frame is None:
         return
     kind, content = frame
@@ -295,7 +296,7 @@ def _take(selector: selectors.BaseSelector, call: _Call) -> None:
         _log.warning("a reply is refused: %s", error)
         call.outcome = _REFUSED
     assert call.link is not None, "a reply came over it"
-    if call.out or call.reader.has_begun:
+    if call.out or call.reader.num_held:
         _part(selector, call)  # not in step: the next exchange makes a new one
     else:
         selector.unregister(call.link)

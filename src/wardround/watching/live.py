@@ -116,9 +116,10 @@ class Live:
     def working(self, hospital: HospitalName) -> None:
         """See `Watcher`."""
         contact = self._status.hospitals[hospital]
-        contact.seen = _now()
+        before, contact.seen = contact.seen, _now()
         if contact.state == "computing":
-            self._write_status()
+            if before[:_TO_SECONDS] != contact.seen[:_TO_SECONDS]:  # any number of signs may come in a second
+                self._write_status()
             return
         contact.state, contact.since = "computing", contact.seen
         self._write(contact.state, hospital=hospital, work=contact.work, round=contact.round)
@@ -169,6 +170,9 @@ class Live:
     def _write_status(self) -> None:
         with suppress(OSError, MachineError), appears_whole(self._folder / STATUS, durable=False) as file:
             file.write(json.dumps(asdict(self._status)).encode())
+
+
+_TO_SECONDS = len("2000-01-01T00:00:00")
 
 
 def _now() -> str:

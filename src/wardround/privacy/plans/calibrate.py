@@ -87,18 +87,18 @@ def with_shares(plan: Plan, shares: DiscreteShares, count_shares: DiscreteShares
     return replace(plan, parts=(replace(plan.count, noise=count_shares), noisy))
 
 
-def alone(plan: Plan, hospitals: int, releases: int) -> Plan:
+def alone(plan: Plan, hospitals: int, releases: int, *, centres: int = 0) -> Plan:
     """Returns the plan in which each of some hospitals adds all of the noise, in floating point, to its own answers.
 
-    Reference runs use it, which release no scores and no mean rows. `releases` is that of one hospital in the run.
+    Reference runs use it, which release no scores. `releases` is that of one hospital in the run; the first `centres`
+    of them are mean rows.
     """
     noiser = ByEachHospital(hospitals)
     own: Training
     match plan.training:
         case NoisedGradients() as part:
-            own = replace(
-                part, noise=gaussian_of(part.noise), noiser=noiser, releases=releases, scores=0, centres=0
-            )
+            noise = gaussian_of(part.noise)
+            own = replace(part, noise=noise, noiser=noiser, releases=releases, scores=0, centres=centres)
         case NotPrivate() as part:
             own = replace(part, hospitals=hospitals, releases=releases)
         case NoisedUpdates() as part:
