@@ -78,7 +78,10 @@ def audit(
     deeper, runs = Deeper(shadows if model else 0, procedure, keep), runs or RUNS
     with interruptible("Give the same command again."), Terminal(console()) as terminal:
         if path.is_dir():
-            found = audit_run(path, trusted(None, pins), terminal, runs=runs, seed=seed, deeper=deeper)
+            from wardround.simulation.own_key import own_key, own_pin
+
+            key = own_key() if own_pin() else None
+            found = audit_run(path, trusted(None, pins), terminal, key=key, runs=runs, seed=seed, deeper=deeper)
         else:
             found = audit_study(
                 read_study(path, overrides_of(data)), terminal, runs=runs, seed=seed, deeper=deeper
