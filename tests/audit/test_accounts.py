@@ -90,9 +90,9 @@ def _begins(line, hospital):
 
 
 IN_THE_LEDGER = {
-    dropped: "accounting, account of hospital-3: the events come to epsilon",
-    too_cheap: "accounting, account of hospital-1: the events come to epsilon",
-    of_another_run: "accounting, account of hospital-2: the events come to epsilon",
+    dropped: "accounting, account of hospital-3: charged epsilon",
+    too_cheap: "accounting, account of hospital-1: charged epsilon",
+    of_another_run: "accounting, account of hospital-2: charged epsilon",
     person_missing: "accounting, account of hospital-1: ",
 }
 
@@ -106,7 +106,9 @@ def test_the_accounts_of_an_honest_run_are_charged_what_they_are_owed(run):
     assert all(one.lower <= one.claimed <= one.upper for one in accounts)
 
 
-@pytest.mark.parametrize("fault", IN_THE_LEDGER, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    "fault", family(IN_THE_LEDGER, keep=[dropped, person_missing]), ids=lambda fault: fault.__name__
+)
 def test_an_account_that_was_charged_too_little_is_named(run, fault):
     fault(run)
     found = audited(run)  # as on a machine without the key that signed the run
@@ -124,7 +126,7 @@ SIGNED = {
 }
 
 
-@pytest.mark.parametrize("name", family(SIGNED, keep=["fewer releases", "edited ledger row"]))
+@pytest.mark.parametrize("name", family(SIGNED))
 def test_a_record_that_was_signed_and_does_not_hold_is_a_contradiction(run, name):
     MUTATIONS[name][0](run)
     signed_again(run, own_key())

@@ -110,7 +110,7 @@ def test_a_finished_run_is_audited_with_its_certificate(wardround, study, tmp_pa
     assert wardround("run", study, "--out", run).code == 0
     found = json.loads(wardround("audit", run, "--runs", 30, "--json").out)
     assert found["verdict"] == CLEAN
-    assert len(found["accounting"]) == 4
+    assert [one["word"] for one in found["accounting"]] == 4 * ["claimed"] + 2 * ["charged"]
 
 
 @pytest.mark.thorough

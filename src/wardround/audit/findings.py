@@ -128,7 +128,7 @@ class Audit:
         ]
         attacked += [line for attack in self.attacks if attack.noise for line in attack.noise.contradictions]
         recounted = [
-            f"accounting, {one.source}: the events come to epsilon {one.least:.4f}, {one.word} {one.claimed:.4f}"
+            f"accounting, {one.source}: {one.word} epsilon {one.claimed:.4f}, and its events come to {one.least:.4f}"
             for one in self.recounts
             if one.is_contradicted
         ]
@@ -212,6 +212,11 @@ def lines_of(audit: Audit) -> list[str]:
             f"one patient less ({one.through}): {one.moved} of {one.others} others moved, "
             f"{one.changed} changed{clips}"
         )
+        lines += [
+            f"  {noise.parameter}: {noise.present:.1%} of the planned variance in {noise.numbers} numbers "
+            f"(p = {noise.p_present:.2g})"
+            for noise in one.noise
+        ]
     if isinstance(audit.leak, Leak):
         lines += _lines_of_leak(audit.leak)
     lines += ["", *(f"not covered: {what}" for what in audit.not_covered), "", f"verdict: {audit.verdict}"]

@@ -14,7 +14,7 @@ With sampling, the two worlds are of the patient who was drawn: the plan with sa
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -246,11 +246,18 @@ class Seen:
         return tuple(self.answers.values()) if self.total is None else (self.total,)
 
     def of(self, owner: Any, names: Sequence[HospitalName]) -> Float64:
-        """Returns what was released of each audit coordinate, (coordinate,), by the hospital that owns it."""
+        """Returns what was released of each coordinate by the hospital that owns it, (coordinate,); 0 if it is away."""
         if self.total is not None:
             return self.total[: len(owner)].astype(np.float64)
-        rows = np.stack([self.answers[name][: len(owner)] for name in names])
+        nothing = np.zeros(len(owner))
+        rows = np.stack([self.answers.get(name, nothing)[: len(owner)] for name in names])
         return np.asarray(rows[owner, np.arange(len(owner))], dtype=np.float64)
+
+    def whole(self, names: Iterable[HospitalName], size: int) -> Float64:
+        """Returns the sum, or every hospital's answer of `size` numbers in turn, 0 of one that is away, (number,)."""
+        if self.total is not None:
+            return self.total.astype(np.float64)
+        return np.concatenate([self.answers.get(name, np.zeros(size)) for name in names], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -311,6 +318,7 @@ def _asked(strategy: Strategy, tap: _Tap, weights: Vector, rounds: int, *, alone
     state = strategy.init(weights, tap)
     for round in range(min(rounds, 1), rounds + 1):
         if round:
+            tap.answers.clear()
             state = strategy.update(state, tap, round)
         yield Seen(None, dict(tap.answers)) if alone else Seen(tap.totals[-1], {})
 

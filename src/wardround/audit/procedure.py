@@ -42,6 +42,7 @@ from wardround.privacy.plans.calibrate import not_private
 from wardround.privacy.plans.kinds import NoisedGradients
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of
+from wardround.simulation.availability import availability_of
 from wardround.simulation.dealing import Split, split_patients
 from wardround.simulation.materials import Materials, gather
 from wardround.training.patients import training_patients
@@ -159,7 +160,8 @@ def audit_procedure(
         direction = first[True] - first[False]
         length = float(np.linalg.norm(direction))
         direction = direction / length if length else direction
-        std = noise_std(study, plan) if study.federation.strategy == "fedsgd" else None
+        is_sum = study.federation.strategy == "fedsgd"
+        std = noise_std(study, plan) if is_sum and availability_of(study) is None else None
         noise = () if std is None else _parameter_noise(study, plan, both.whole, std)
         observer.stage("whole procedure, two worlds")
         about = {"study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds, "of": "releases"}
@@ -175,8 +177,8 @@ def audit_procedure(
     )
     claim = claim_of(plan, releases_after(study, rounds), f"the first {rounds} rounds")
     attack = Attack("one patient less, whole procedure", claim, bounds)
-    clip, is_sum = clip_of(plan.training), study.federation.strategy == "fedsgd" and plan.is_private
-    clips = length / clip.norm if is_sum and clip.adaptive is None else None
+    clip = clip_of(plan.training)
+    clips = length / clip.norm if is_sum and plan.is_private and clip.adaptive is None else None
     return Procedure(both.through, both.others, len(both.moved), len(both.changed), clips, noise, attack)
 
 
@@ -382,7 +384,8 @@ def _seen(study: Study, plan: Plan, materials: Materials, rounds: int, label: st
         return next(islice(made, rounds - 1, None)).astype(np.float64)
     with LedgerFile(Path(":memory:")) as ledgers:
         found = releases_of(study, plan, materials, rounds, name, ledgers)
-        return np.asarray(sum(np.concatenate(seen.vectors).astype(np.float64) for seen in found))
+        size = materials.workbench.initial_weights.size
+        return np.asarray(sum(seen.whole(materials.hospitals, size) for seen in found))
 
 
 def _everyone(plan: Plan) -> Plan:

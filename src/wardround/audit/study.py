@@ -38,6 +38,7 @@ _FAULTS: Final = frozenset(
     }
 )  # fmt: skip
 """Codes of what contradicts itself; every other one is of input that cannot be read, or is not as it was signed."""
+_UNVERIFIED = "what else the record says: verification ended where it does not hold"
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def audit_run(
         ]
     return replace(
         found, statement=statement, recounts=(*recounts, *walked), holds=() if held is None else held.checks,
-        unchecked=() if held is None else held.unchecked, faults=tuple(dict.fromkeys([*faults, *broken, *lacking])),
+        unchecked=(_UNVERIFIED,) if held is None else held.unchecked,
+        faults=tuple(dict.fromkeys([*faults, *broken, *lacking])),
     )  # fmt: skip
 
 
