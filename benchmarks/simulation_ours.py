@@ -27,6 +27,7 @@ def scale_study(hospitals: int, rounds: int, cache: str, patients: int = SCALE_P
             "privacy": {
                 "plan": "dp-sgd", "noise_multiplier": 1.0, "delta": 1e-5,
                 "trust": "secure-aggregation" if hospitals > 1 else "nobody",
+                "sum": "simulated",
             },
             "federation": {"rounds": rounds, "learning_rate": 0.5, "evaluate_every": rounds},
         },

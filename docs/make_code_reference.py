@@ -105,7 +105,7 @@ def _entry(name: str, node: ast.stmt, home: Any) -> Iterator[str]:
 
 
 def _is_property(node: ast.FunctionDef) -> bool:
-    return "property" in map(ast.unparse, node.decorator_list)
+    return not {"property", "cached_property"}.isdisjoint(map(ast.unparse, node.decorator_list))
 
 
 def _property_row(node: ast.FunctionDef) -> str:

@@ -160,6 +160,7 @@ def test_several_mistakes_are_reported_together(tiny):
         ({"hospitals": {"sizes": [9, 9, 9]}}, "study-sizes"),
         ({"hospitals": {"scheme": "sizes", "sizes": [9, 9]}}, "study-sizes-count"),
         ({"model": {"encoder": "efficientnet-lite0"}}, "study-encoder"),
+        ({"model": {"name": "small_cnn", "train": "lora", "standardise_weights": True}}, "study-lora"),
         ({"model": {"name": "features", "moments": "generated"}}, "study-encoder"),
         ({"model": {"name": "features", "encoder": "hog", "moments": "generated"}}, "study-encoder"),
     ],

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from docs.site_hooks import on_page_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 MKDOCS = shutil.which("mkdocs", path=ROOT / ".venv" / "docs" / "bin")
@@ -32,6 +33,11 @@ def test_a_font_from_elsewhere_is_noticed():
     assert not ELSEWHERE.search('<a href="https://doi.org/10.1000/1">')
 
 
+def test_a_pipe_in_a_table_has_no_backslash_on_the_site():
+    page = "| `a \\| b` | c |\n\n    x \\| y\n"
+    assert on_page_markdown(page) == "| `a | b` | c |\n\n    x \\| y\n"
+
+
 @pytest.mark.thorough
 @pytest.mark.skipif(MKDOCS is None, reason="the site is built by MkDocs, which `make docs` installs")
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
@@ -40,4 +46,6 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
     assert done.returncode == 0, done.stderr
     pages = [*(tmp_path / "site").rglob("*.html"), *(tmp_path / "site").rglob("*.css")]
     assert len(pages) > 20
+    assert '<script src="iframe-worker.js">' in (tmp_path / "site" / "index.html").read_text(), "search from disk"
+    assert (tmp_path / "site" / "search" / "search_index.js").is_file()
     assert {str(path): found for path in pages if (found := ELSEWHERE.findall(path.read_text()))} == {}

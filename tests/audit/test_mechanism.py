@@ -11,7 +11,7 @@ from tests.cases import family
 from tests.errors import raises_code
 
 from wardround.agreed.plans import plan_of
-from wardround.audit.findings import CLEAN, CONTRADICTION, Recount
+from wardround.audit.findings import CLEAN, CONTRADICTION
 from wardround.audit.mechanism import audit_canaries, audit_two_worlds, claim_of
 from wardround.audit.study import audit_study
 from wardround.config import parse_study
@@ -111,7 +111,7 @@ def test_an_event_that_costs_more_than_is_printed_is_a_contradiction():
     found = audit_study(study_of({"sum": "simulated"}), Silent(), runs=9, canaries=64)
     assert found.verdict == CLEAN
     assert len(found.recounts) == 2
-    cheaper = [Recount(one.source, one.claimed / 2, one.lower, one.upper) for one in found.recounts]
+    cheaper = [replace(one, claimed=one.claimed / 2) for one in found.recounts]
     assert replace(found, recounts=tuple(cheaper)).verdict == CONTRADICTION
 
 

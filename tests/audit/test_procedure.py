@@ -15,6 +15,8 @@ from wardround.audit.study import Deeper, audit_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import RecordError
 from wardround.images.patients import ImageRef, Patient
+from wardround.privacy.plans import releases
+from wardround.privacy.plans.kinds import Clip
 from wardround.simulation.dealing import Split, split_patients
 from wardround.types import PatientId
 
@@ -55,6 +57,48 @@ def test_a_division_by_position_is_caught(tmp_path, monkeypatch):
     assert len(found.contradictions) == 2
 
 
+def no_noise_on_biases(patch):
+    """The last parameter, a bias, is released as it is."""
+
+    def noised(values, std, stream):
+        found = whole(values, std, stream)
+        found[-2:] = values[-2:]
+        return found
+
+    whole = releases._noised
+    patch.setattr(releases, "_noised", noised)
+
+
+def real_count_in_the_noise(patch):
+    """The noise follows the number of patients who took part."""
+    counts = []
+
+    def counted(clip, clipped, count, norm):
+        counts.append(count)
+        return in_units(clip, clipped, count, norm)
+
+    def noised(part, clipped, *others):
+        exact = clipped.vector.numpy()
+        return exact + (whole(part, clipped, *others) - exact) * (counts[-1] / 48)
+
+    in_units, whole = Clip.in_units, releases.noised_sum
+    patch.setattr(Clip, "in_units", counted)
+    patch.setattr("wardround.simulation.union.noised_sum", noised)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("plant", "seen"),
+    [(no_noise_on_biases, "and 0.0% in one of them"), (real_count_in_the_noise, "one patient moves the sum")],
+    ids=["biases", "count"],
+)
+def test_faults_that_only_the_studys_own_network_or_patients_show_are_found(tmp_path, monkeypatch, plant, seen):
+    assert audited(private(tmp_path), runs=3, alpha=0.01).contradictions == ()
+    plant(monkeypatch)
+    found = audited(private(tmp_path), runs=3, alpha=0.01)
+    assert any(seen in sentence for sentence in found.contradictions), found
+
+
 @pytest.mark.thorough
 def test_a_cache_that_mixes_pictures_is_caught(tmp_path, monkeypatch):
     def mixed(study, images, network, **options):
@@ -74,15 +118,17 @@ def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
     path = keep / "procedure.jsonl"
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_text(path.read_text() + "[true, 3, 0.1")  # cut off
-    trained, models = list[object](), procedure._models
+    trained, seen = list[object](), procedure._seen
 
     def counted(*arguments):
         trained.append(arguments)
-        return models(*arguments)
+        return seen(*arguments)
 
-    monkeypatch.setattr(procedure, "_models", counted)
+    monkeypatch.setattr(procedure, "_seen", counted)
     again = audited(study, runs=6, alpha=0.01, keep=keep)
-    assert len(trained) == 2 + 2 * 3  # without noise, and the repetitions that were missing
+    assert (
+        len(trained) == 2 + 6 + 2 * 3
+    )  # with one seed, for each parameter, and the repetitions that were missing
     assert again.attack.bounds == whole.attack.bounds
     with raises_code(RecordError, "record-audit"):
         audited(private(tmp_path, noise_multiplier=2.5), runs=3, alpha=0.01, keep=keep)
@@ -94,7 +140,7 @@ def test_a_copy_without_a_patient_lacks_pictures_and_lines(tmp_path):
         (tmp_path / "data" / name).write_bytes(name.encode())
     (tmp_path / "data" / "labels.csv").write_text("file,label\na/one.png,0\na/two.png,1\nb/three.png,1\n")
     gone = Patient(PatientId("x"), tuple(ImageRef(name, 0, 0, None, "") for name in ("a/one.png", "b/three.png")))
-    copy_without(tmp_path / "data", gone, tmp_path / "copy")
+    copy_without(tmp_path / "data", [gone], tmp_path / "copy")
     left = sorted(str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*.*"))
     assert left == ["a/two.png", "labels.csv"]
     with (tmp_path / "copy" / "labels.csv").open() as file:

@@ -17,7 +17,7 @@ from wardround.accounting.events import (
 )
 from wardround.audit import NEIGHBOURS, REPLACED, Claim, audit_scheme
 from wardround.audit.broken import SCHEMES, _epoch, try_all, try_one
-from wardround.audit.neighbours import WIDTH
+from wardround.audit.schemes import WIDTH
 from wardround.errors import PrivacyError
 
 FEW, RUNS = 600, 6000

@@ -41,6 +41,7 @@ def test_the_table_has_a_row_a_picture_and_the_exit_code_says_what_failed(wardro
     table = tmp_path / "out.csv"
     done = wardround("predict", str(folder), str(picture), str(tmp_path / "bad.png"), "--csv", str(table))
     assert done.code == 3
+    assert "2 rows written" in done.err
     assert "1 of 2" in done.err
     assert "bad.png" not in done.err  # names may hold names of people
     good, bad = csv.DictReader(table.read_text().splitlines())

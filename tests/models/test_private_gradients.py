@@ -101,7 +101,9 @@ def test_a_network_of_volumes_gives_the_clipped_sum_of_one_patient_backward_pass
     agrees(*made(name, 3, **({"width": 4} if NETWORKS[name].width else {})))
 
 
-@pytest.mark.parametrize("train", family(["norms", "head", "last-block", "biases"], keep=["norms", "biases"]))
+@pytest.mark.parametrize(
+    "train", family(["norms", "head", "last-block", "biases", "lora"], keep=["norms", "biases", "lora"])
+)
 @pytest.mark.parametrize("name", family(["resnet18", "unet", "squeezenet"], keep=["unet"]))
 def test_a_network_that_is_trained_in_part_gives_the_clipped_sum_of_its_part(name, train):
     agrees(*made(name, 2, train=train))

@@ -87,7 +87,7 @@ def test_a_frozen_backbone_runs_without_its_dropout():
 
 
 def test_an_unknown_stage_is_refused():
-    with pytest.raises(ModelError, match="all, last-block, norms, biases, head, got 'tail'"):
+    with pytest.raises(ModelError, match="all, last-block, norms, lora, biases, head, got 'tail'"):
         made("small_cnn", train=cast(Stage, "tail"))
 
 

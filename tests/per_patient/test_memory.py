@@ -1,13 +1,16 @@
 """What a step holds on to when it is over: nothing."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
@@ -45,6 +48,27 @@ def test_no_tensor_outlives_a_step(function: object) -> None:
     for _ in range(3):
         function(model, _loss, batch, **arguments)  # type: ignore[operator]
     assert _bytes_of_tensors() == before
+
+
+def _most_bytes(function: Callable[[], object]) -> int:
+    """Returns the most bytes of tensors that a call holds at one time, less those that were there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        function()
+    changes: list[int] = [
+        event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    return max(accumulate(changes))
+
+
+@pytest.mark.thorough
+def test_checking_a_large_network_needs_little_more_memory_than_training_it() -> None:
+    """The first step studies the network and compares patients in company with the same ones alone."""
+    model = nn.Sequential(nn.Linear(1500, 1500), nn.ReLU(), nn.Linear(1500, 2))  # 9 MB
+    batch = PatientBatch(torch.randn(4, 1500), torch.randint(2, (4,)), torch.arange(4), 4)
+    gradient_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    step = partial(clipped_sum, model, _loss, batch, clipping_norm=1.0)
+    assert _most_bytes(step) < 4.5 * gradient_bytes
+    assert _most_bytes(step) < 1.5 * gradient_bytes
 
 
 @pytest.mark.thorough

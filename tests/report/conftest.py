@@ -85,7 +85,9 @@ RESULTS = {
         {"what": "metrics", "to": "readers", "protected_by": "nothing: test patients stand outside"},
     ],
 }  # fmt: skip
-ENVIRONMENT = {"wardround": "0.1.0", "cores": 2, "packages": {"numpy": "2.4.6"}}
+ENVIRONMENT = {
+    "date": "2026-11-29", "wardround": "0.1.0", "cores": 2, "weights_sha256": None, "packages": {"numpy": "2.4.6"},
+}  # fmt: skip
 LEDGER = {
     "run": "one", "standing": "lasting", "ledger": "/home/anna/.local/state/wardround/ledger.sqlite", "entries": 12,
     "head": "ef" * 32, "dataset": "febef1cf" * 8,

@@ -269,6 +269,7 @@ def test_printed_pages_keep_tables_whole_and_closed_parts_open(page_of):
     printed = style["text"].partition("@media print")[2]
     assert "details::details-content" in printed
     assert ".scroll { overflow: visible; }" in printed
+    assert "table:not(:has(tbody tr:nth-child(9))) { break-inside: avoid; }" in printed
 
 
 @pytest.mark.usefixtures("without_charts")

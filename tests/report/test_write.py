@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -6,20 +7,24 @@ from wardround.errors import MissingExtra
 from wardround.report.write import write_report
 
 
-def test_a_missing_extra_is_a_sentence_with_the_line_that_installs_it(make_record, monkeypatch):
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_a_missing_extra_is_a_sentence_with_the_line_that_installs_it(make_record, monkeypatch, missing):
     record = make_record()
-    for name in [
-        name for name in sys.modules if name.split(".")[0] == "jinja2" or name == "wardround.report.page"
-    ]:
+    for name in [name for name in sys.modules if name.split(".")[0] == missing or name == "wardround.report.page"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtra, match=r"needs jinja2.*pip install 'wardround\[report\]'"):
+    for name in ("wardround.report.charts", "wardround.report.svg"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtra, match=rf"needs {missing}.*pip install 'wardround\[report\]'"):
         write_report(record)
     assert not (record.path / "report.html").exists()
 
 
-def test_a_page_is_drawn_without_matplotlib(make_record, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("wardround.report.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "<svg" in write_report(make_record()).read_text()
+@pytest.mark.usefixtures("without_charts")
+def test_a_report_says_its_date_and_what_left_beside_what_was_promised(make_record):
+    html = write_report(make_record()).read_text()
+    assert "report of one training run, begun on 2026-11-29" in html
+    assert "None" not in html
+    assert re.findall(r'<section id="(\w+)">', html) == [
+        "promised", "left", "well", "cost", "data", "claimed", "again",
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 
+from wardround.accounting.events import canonical_json
 from wardround.accounting.statement import Statement
 from wardround.errors import WardroundError
 from wardround.ledger.entry import GENESIS, chained_hash
@@ -104,27 +105,31 @@ def added_pictures(run):
 
 
 def edited_row(run):
-    _edit_ledger(run, chain_anew=False)
+    edit_ledger(run, _another_purpose, chain_anew=False)
 
 
 def ledger_chained_anew(run):
     """The same edit by a person who knows how a ledger is written: every later hash and the mark are right again."""
-    _edit_ledger(run, chain_anew=True)
+    edit_ledger(run, _another_purpose)
 
 
-def _edit_ledger(run, *, chain_anew):
+def _another_purpose(line):
+    return line | {"purpose": f"a rehearsal of {line['purpose']}"} if line["kind"] == "charge" else line
+
+
+def edit_ledger(run, change, *, chain_anew=True):
+    """Writes every line of a run's ledger as `change` has it, without those of which it makes None."""
     with closing(sqlite3.connect(run / "ledger.sqlite")) as ledger, ledger:
-        ledger.execute("DROP TRIGGER entries_never_updated")
-        lines = ledger.execute("SELECT sequence, body FROM entries ORDER BY sequence").fetchall()
-        charge = next(sequence for sequence, body in lines if '"kind":"charge"' in body)
-        previous = GENESIS
-        for sequence, body in lines:
-            if sequence == charge:
-                body = body.replace('"purpose":"', '"purpose":"a rehearsal of ')
-                ledger.execute("UPDATE entries SET body = ? WHERE sequence = ?", (body, sequence))
-            previous = chained_hash(previous, body)
-            if chain_anew:
-                ledger.execute("UPDATE entries SET hash = ? WHERE sequence = ?", (previous, sequence))
+        for (name,) in ledger.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            ledger.execute(f"DROP TRIGGER {name}")
+        before = ledger.execute("SELECT hash, body FROM entries ORDER BY sequence").fetchall()
+        made = [(old, change(json.loads(body))) for old, body in before]
+        ledger.execute("DELETE FROM entries")
+        previous, kept = GENESIS, [(old, canonical_json(line)) for old, line in made if line is not None]
+        for sequence, (old, body) in enumerate(kept, start=1):
+            previous = chained_hash(previous, body) if chain_anew else old
+            ledger.execute("INSERT INTO entries VALUES (?, ?, ?)", (sequence, previous, body))
+        ledger.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'entries'", (len(kept),))
     if chain_anew:
         (run / "ledger.sqlite.mark").unlink()
 

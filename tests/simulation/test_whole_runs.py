@@ -155,6 +155,7 @@ def test_fresh_replaces_a_run_of_phantoms_and_keeps_its_ledger(tiny_study, tmp_p
 def test_the_environment_names_neither_machine_nor_person(finished):
     environment = read_json(finished / "environment.json")
     assert environment["threads"] == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", environment["date"])
     assert {"torch", "numpy"} <= set(environment["packages"])
     assert not re.search(r"[/\\]", " ".join(texts(environment)))
 

@@ -282,5 +282,10 @@ def test_the_spent_epsilon_is_that_of_the_record(tmp_path, live):
     (run / "rounds.jsonl").write_text('{"round": 1, "epsilon": 0.75}\n{"round": 2}\n')
     found = view(tmp_path)
     assert isinstance(found, CoordinatorView)
-    assert found.epsilon_spent == 0.75
+    assert (found.spent_round, found.epsilon_spent) == (1, 0.75)
     assert found.epsilon == pytest.approx(2.0, rel=1e-3)
+    said = "\n".join(lines_of(found))
+    assert "epsilon spent by round 1: 0.750 of 2.00 at delta = 0.001 for one patient" in said
+    (run / "rounds.jsonl").write_text('{"round": 1}\n')
+    unknown = "\n".join(lines_of(view(tmp_path)))
+    assert "epsilon: at most 2.00 at delta = 0.001 for one patient; not computed yet" in unknown

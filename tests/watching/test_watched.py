@@ -69,7 +69,7 @@ def test_the_view_is_what_the_record_holds_by_then(tiny_study, run):
     assert found.seconds_left > 0
     text = "\n".join(lines_of(found))
     assert "round 2 of 4" in text
-    assert "epsilon spent: 1.50 of 8.00 for one patient; 6.5 left" in text
+    assert "epsilon spent by round 2: 1.50 of 8.00 at delta = 0.001 for one patient; 6.5 left" in text
     assert "on the test set, released without protection: AUROC 0.875" in text
     assert "2 of 3 hospitals answered in round 2; away: hospital-2" in text
     assert 'wardround_figure{title="AUROC",on="test"} 0.875' in metrics_of(found).splitlines()

@@ -27,7 +27,7 @@ from typing import Any
 
 PART_BYTES = 4 << 20
 """Most bytes of a message in one request of the engine at first, and in one buffer."""
-MOST_PARTS = 8
+MOST_PARTS = 4
 """Most buffers in one request: twice as many are sent after each full request that took less than `FAST_S`, and one
 after a loss."""
 FAST_S = 1.0

@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from wardround.errors import PrivacyError
@@ -132,6 +133,7 @@ def _check_noise_multiplier(noise_multiplier: float) -> None:
         )
 
 
+@lru_cache(maxsize=4096)  # a run charges the same event in every round, to every hospital
 def leaves(event: Event) -> Leaves:
     """Returns the multiset of leaf events, sorted: two events that must cost the same have the same leaves.
 

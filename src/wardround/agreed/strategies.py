@@ -98,12 +98,16 @@ def releases_after(study: Study, rounds: int) -> int:
     A release is one noised sum of gradients, or, where updates are noised, one update. Sums whose noise is correlated
     are one release all together.
     """
+    return releases_of_visits(study, timetable_of(study).most_visits(rounds))
+
+
+def releases_of_visits(study: Study, visits: int) -> int:
+    """Returns the releases of a hospital that answered in `visits` rounds."""
     if study.privacy.releases_pictures:
         return 1  # of all pictures, before round 1
     if study.privacy.plan == "correlated-noise":
-        return min(rounds, 1)
-    steps = study.local_steps if study.privacy.plan in ("dp-sgd", "none") else 1
-    return timetable_of(study).most_visits(rounds) * steps
+        return min(visits, 1)
+    return visits * (study.local_steps if study.privacy.plan in ("dp-sgd", "none") else 1)
 
 
 def spare_releases(study: Study) -> int:

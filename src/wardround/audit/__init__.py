@@ -5,7 +5,6 @@ claim)`, with `Claim.of(event)` or `Claim(((epsilon, delta),))`. `NEIGHBOURS` an
 take per-patient gradients.
 """
 
-from wardround.audit.neighbours import NEIGHBOURS, REPLACED
-from wardround.audit.schemes import Claim, Found, audit_scheme
+from wardround.audit.schemes import NEIGHBOURS, REPLACED, Claim, Found, audit_scheme
 
 __all__ = ["NEIGHBOURS", "REPLACED", "Claim", "Found", "audit_scheme"]

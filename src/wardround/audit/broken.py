@@ -15,8 +15,21 @@ import numpy as np
 
 from wardround.accounting.events import Event, GaussianEvent, PoissonSampledEvent, PureEvent, SelfComposedEvent
 from wardround.audit.bounds import Float64
-from wardround.audit.neighbours import FIRST, NEIGHBOURS, OTHERS, REPLACED, WIDTH, Dataset, Pairs
-from wardround.audit.schemes import ALPHA, RUNS, Claim, Found, Release, audit_scheme
+from wardround.audit.schemes import (
+    ALPHA,
+    FIRST,
+    NEIGHBOURS,
+    OTHERS,
+    REPLACED,
+    RUNS,
+    WIDTH,
+    Claim,
+    Dataset,
+    Found,
+    Pairs,
+    Release,
+    audit_scheme,
+)
 
 _ROUNDS, _UNUSED = 8, 100
 

@@ -2,12 +2,16 @@
 
 from dataclasses import asdict, dataclass
 
+from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.events import Event
 from wardround.accounting.insiders import InsiderRow
 from wardround.accounting.numbers import number_to_json
+from wardround.accounting.second import second_opinion
 from wardround.accounting.statement import Statement
 from wardround.audit.bounds import Bound
 from wardround.audit.mechanism import Attack, Claim
 from wardround.audit.model import Leak
+from wardround.audit.noise import NoiseCheck
 from wardround.audit.procedure import Procedure
 
 CONFIDENCE = 0.99
@@ -27,24 +31,42 @@ _EXACT = 1e-9
 
 @dataclass(frozen=True)
 class Recount:
-    """An epsilon that was printed or charged, and bounds on it by the second accountant.
+    """An epsilon that was printed or charged, and that of its events by two accountants.
 
     Attributes:
-        source: the events that were recomputed.
+        source: the events that were recomputed, or the account that they are owed to.
         claimed: epsilon at the claim's delta.
-        lower: no mechanism as leaky as these events has less.
+        again: of the events, by the claim's own accountant.
+        lower: by the second accountant, no mechanism as leaky as these events has less.
         upper: every mechanism of these events has this at most.
+        word: "claimed", or "charged" of an account.
     """
 
     source: str
     claimed: float
+    again: float
     lower: float
     upper: float
+    word: str = "claimed"
+
+    @classmethod
+    def of(
+        cls, source: str, claimed: float, event: Event, delta: float, accountant: AccountantKind,
+        word: str = "claimed",
+    ) -> "Recount":  # fmt: skip
+        """Returns an epsilon beside that of its events."""
+        bounds = second_opinion(event, delta)
+        return cls(source, claimed, epsilon_of(event, delta, accountant), bounds.lower, bounds.upper, word)
+
+    @property
+    def least(self) -> float:
+        """The least epsilon that the events allow."""
+        return max(self.again, self.lower)
 
     @property
     def is_contradicted(self) -> bool:
-        """True where the claim is below the lower bound."""
-        return self.lower > self.claimed * (1 + _EXACT)
+        """True where the claim is below what its events come to."""
+        return self.least > self.claimed * (1 + _EXACT)
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,7 @@ class Audit:
         procedure: the whole procedure with one patient less; likewise.
         holds: of a run, a line for each thing that its record and its ledger were held against.
         unchecked: a line for each that could not be.
+        faults: a sentence for each that does not hold.
     """
 
     study: str
@@ -78,6 +101,7 @@ class Audit:
     procedure: Procedure | str | None = None
     holds: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
     @property
     def not_covered(self) -> tuple[str, ...]:
@@ -102,13 +126,14 @@ class Audit:
             for attack in self.attacks
             if attack.stopped
         ]
+        attacked += [line for attack in self.attacks if attack.noise for line in attack.noise.contradictions]
         recounted = [
-            f"accounting, {one.source}: epsilon is at least {one.lower:.3f}, claimed {one.claimed:.3f}"
+            f"accounting, {one.source}: the events come to epsilon {one.least:.4f}, {one.word} {one.claimed:.4f}"
             for one in self.recounts
             if one.is_contradicted
         ]
         exact = self.procedure.contradictions if isinstance(self.procedure, Procedure) else ()
-        return (*attacked, *exact, *recounted)
+        return (*attacked, *exact, *recounted, *self.faults)
 
     @property
     def verdict(self) -> str:
@@ -140,7 +165,11 @@ class Audit:
             "attacks": [_attack_to_json(attack) for attack in self.attacks],
             "not_attacked": self.not_attacked,
             "accounting": [_numbers_to_json(one) | {"contradicts": one.is_contradicted} for one in self.recounts],
-            "record": {"holds": list(self.holds), "unchecked": list(self.unchecked)},
+            "record": {
+                "holds": list(self.holds),
+                "unchecked": list(self.unchecked),
+                "faults": list(self.faults),
+            },
             "model": self.leak.to_json() if isinstance(self.leak, Leak) else self.leak,
             "procedure": self.procedure.to_json() if isinstance(self.procedure, Procedure) else self.procedure,
             "not_covered": list(self.not_covered),
@@ -149,7 +178,7 @@ class Audit:
 
 def lines_of(audit: Audit) -> list[str]:
     """Returns an audit as lines for a terminal."""
-    lines = [f"claimed: {audit.statement.sentence()}", ""]
+    lines = [f"claimed: {audit.statement.short()}", ""]
     for attack in audit.attacks:
         lines.append(f"{attack.name}: claimed epsilon = {attack.claim.epsilon:.3f} for {attack.claim.what}")
         for bound in attack.bounds:
@@ -162,18 +191,20 @@ def lines_of(audit: Audit) -> list[str]:
                 lines.append(
                     f"  {'':16} held against {attack.claim.gaussian_epsilon:.3f}, of the Gaussian above the claim"
                 )
+        if attack.noise is not None:
+            lines.append(f"  {sentence_of_noise(attack.noise)}")
     if audit.not_attacked:
         lines.append(f"the mechanism was not attacked: {audit.not_attacked}")
     for recount in audit.recounts:
         lines.append(
-            f"accounting, {recount.source}: {recount.claimed:.3f} claimed, between {recount.lower:.3f} and "
-            f"{recount.upper:.3f} by the second accountant"
+            f"accounting, {recount.source}: {recount.claimed:.3f} {recount.word}, {recount.again:.3f} by its events, "
+            f"between {recount.lower:.3f} and {recount.upper:.3f} by the second accountant"
         )
     lines += [*(f"record: {line}" for line in audit.holds), *(f"not checked: {line}" for line in audit.unchecked)]
     if isinstance(audit.procedure, Procedure):
         one = audit.procedure
         clips = (
-            "; how far the sum moves was not measured: that takes a public number of patients, a fixed clip and fedsgd"
+            "; how far the sum moves was not measured: that takes a fixed clip and fedsgd"
             if one.clips is None
             else f"; the sum moves by {one.clips:.3f} clipping norms"
         )
@@ -185,6 +216,19 @@ def lines_of(audit: Audit) -> list[str]:
         lines += _lines_of_leak(audit.leak)
     lines += ["", *(f"not covered: {what}" for what in audit.not_covered), "", f"verdict: {audit.verdict}"]
     return [*lines, *(f"  {what}" for what in audit.contradictions)]
+
+
+def sentence_of_noise(noise: NoiseCheck) -> str:
+    """Returns what the noise-only coordinates show, in one sentence."""
+    seen = (
+        ""
+        if noise.present is None
+        else f"{noise.present:.1%} of the planned variance (p = {noise.p_present:.2g}), "
+    )
+    return (
+        f"noise of {noise.vectors} sums on {noise.coordinates} coordinates without a patient: {seen}"
+        f"largest correlation of two {noise.correlation:.3f} (p = {noise.p_independent:.2g})"
+    )
 
 
 def _lines_of_leak(leak: Leak) -> list[str]:
@@ -211,6 +255,7 @@ def _attack_to_json(attack: Attack) -> dict[str, object]:
         "name": attack.name,
         "claimed": _numbers_to_json(claim),
         "stopped": attack.stopped,
+        "noise": None if attack.noise is None else asdict(attack.noise),
         "bounds": [
             asdict(bound)
             | {"contradicts": claim.is_contradicted(bound), "could_contradict": claim.is_within_reach(bound)}

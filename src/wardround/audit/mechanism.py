@@ -24,9 +24,11 @@ import numpy as np
 from wardround.accounting.events import Event, NoEvent, event_of_leaves, sorted_leaves
 from wardround.accounting.second import second_opinion
 from wardround.agreed.plans import plan_of
+from wardround.agreed.schedule import sum_std
 from wardround.agreed.strategies import releases_after, strategy_of
 from wardround.audit.bounds import Bound, Float64, epsilon_of_mu, mu_of_epsilon
 from wardround.audit.canaries import canary_materials, canary_workbench
+from wardround.audit.noise import NoiseCheck, check_noise
 from wardround.audit.trials import canaries, canaries_fdp, two_worlds, two_worlds_gdp
 from wardround.config import Study
 from wardround.errors import FederationError, StudyError
@@ -35,7 +37,7 @@ from wardround.federation.channel import Channel
 from wardround.federation.messages import Answer, Failures, Replies, Requests, Total
 from wardround.federation.strategy import Strategy
 from wardround.ledger.file import LedgerFile
-from wardround.noisers import ByEachHospital
+from wardround.noisers import ByEachHospital, NoiseShares
 from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Stream
@@ -89,6 +91,7 @@ class Attack:
     """The bounds of one attack, and the promise for what was attacked.
 
     `charged` is what the ledgers of the simulated hospitals hold after it: of the hospital that was charged most.
+    `noise` is the outcome for coordinates without a patient; None where their noise is not that of independent sums.
     `stopped` is the reason for which honest hospitals ended the run themselves, such as noise that is missing from the
     noise-only coordinates: it contradicts the claim as well.
     """
@@ -98,6 +101,7 @@ class Attack:
     bounds: tuple[Bound, ...]
     charged: Event = field(default_factory=NoEvent)
     stopped: str = ""
+    noise: NoiseCheck | None = None
 
     @property
     def contradictions(self) -> tuple[Bound, ...]:
@@ -138,13 +142,14 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     owner = np.arange(size) % len(names)
     present = {name: np.flatnonzero(is_in & (owner == k)).tolist() for k, name in enumerate(names)}
     materials = canary_materials(canary_workbench(size, _clip(plan)), present)
-    scores = np.zeros(size)
+    scores, alone = np.zeros(size), list[Float64]()
     with LedgerFile(Path(":memory:")) as ledgers:
         rounds = study.training_rounds
-        stopped, found = "", _releases(study, plan, materials, rounds, "audit/canaries", ledgers)
+        stopped, found = "", releases_of(study, plan, materials, rounds, "audit/canaries", ledgers)
         try:
             for round, seen in enumerate(found, start=1):
                 scores += seen.of(owner, names)
+                alone += [vector[:size][~is_in].astype(np.float64) for vector in seen.vectors]
                 progress(round, rounds)
         except FederationError as error:
             if availability_of(study) is not None:
@@ -155,7 +160,8 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     bounds = (canaries(scores, is_in, delta, half), canaries_fdp(scores, is_in, delta, half))
     claim = claim_of(plan, releases_after(study, rounds), f"the {rounds} rounds of gradients")
     charged = max(charges, key=lambda event: second_opinion(event, delta).lower)
-    return Attack("virtual patients in one run", claim, () if stopped else bounds, charged, stopped)
+    noise = check_noise(alone, noise_std(study, plan)) if alone and _is_independent(study, plan) else None
+    return Attack("virtual patients in one run", claim, () if stopped else bounds, charged, stopped, noise)
 
 
 def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, *, count: bool = False) -> Attack:
@@ -181,7 +187,7 @@ def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, 
         for run in range(runs):
             label = f"audit/{'with' if is_in else 'without'}/{run}"
             with LedgerFile(Path(":memory:")) as ledgers:
-                [seen] = _releases(study, plan, materials, 0 if count else 1, label, ledgers)
+                [seen] = releases_of(study, plan, materials, 0 if count else 1, label, ledgers)
             scores[is_in].append(float(seen.of(np.zeros(1, dtype=np.int64), names)[0]))
             progress(run + 1 + runs * is_in, 2 * runs)
     without, within = (np.array(scores[world]) for world in (False, True))
@@ -191,6 +197,21 @@ def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, 
         return Attack("the count of patients, two worlds", claim_of(plan, 0, "the count before round 1"), bounds)
     claim = claim_of(plan, releases_after(study, 1), "round 1, the patient drawn")
     return Attack("one patient, two worlds", claim, bounds)
+
+
+def _is_independent(study: Study, plan: Plan) -> bool:
+    """Returns whether every release is a sum of gradients with noise of its own."""
+    return isinstance(plan.training, NoisedGradients) and study.federation.strategy == "fedsgd"
+
+
+def noise_std(study: Study, plan: Plan) -> float | None:
+    """Returns the std of the noise in a released sum, or in a hospital's own answer; None where it is none."""
+    part = plan.training
+    if not isinstance(part, NoisedGradients) or part.clip.adaptive is not None:
+        return None
+    if isinstance(plan.noiser, NoiseShares) and availability_of(study) is None and not study.leaves_one_out:
+        return sum_std(study, part)
+    return part.noise.noise_multiplier * part.clip.norm  # at least, with shares missing
 
 
 def claim_of(plan: Plan, releases: int, what: str) -> Claim:
@@ -210,7 +231,7 @@ def hospital_names(study: Study, plan: Plan) -> tuple[HospitalName, ...]:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """The releases of one round as the attacker sees them: the sum, or each hospital's answer, as gradients.
 
     Of the counts before round 1 coordinate 0 counts the virtual patients.
@@ -218,6 +239,11 @@ class _Seen:
 
     total: Vector | None
     answers: Mapping[HospitalName, Vector]
+
+    @property
+    def vectors(self) -> tuple[Vector, ...]:
+        """The releases, each with noise of its own."""
+        return tuple(self.answers.values()) if self.total is None else (self.total,)
 
     def of(self, owner: Any, names: Sequence[HospitalName]) -> Float64:
         """Returns what was released of each audit coordinate, (coordinate,), by the hospital that owns it."""
@@ -258,10 +284,10 @@ class _Tap:
         return total
 
 
-def _releases(
+def releases_of(
     study: Study, plan: Plan, materials: Materials, rounds: int, label: str, ledgers: LedgerFile
-) -> Iterator[_Seen]:
-    """Returns what the attacker sees of each round of a federation of virtual patients; reading it asks.
+) -> Iterator[Seen]:
+    """Returns what the attacker sees of each round of a federation with these patients; reading it asks.
 
     Of no round at all it is what counts the patients before round 1.
     """
@@ -281,12 +307,12 @@ def _releases(
     return _asked(strategy, tap, materials.workbench.initial_weights, rounds, alone=alone)
 
 
-def _asked(strategy: Strategy, tap: _Tap, weights: Vector, rounds: int, *, alone: bool) -> Iterator[_Seen]:
+def _asked(strategy: Strategy, tap: _Tap, weights: Vector, rounds: int, *, alone: bool) -> Iterator[Seen]:
     state = strategy.init(weights, tap)
     for round in range(min(rounds, 1), rounds + 1):
         if round:
             state = strategy.update(state, tap, round)
-        yield _Seen(None, dict(tap.answers)) if alone else _Seen(tap.totals[-1], {})
+        yield Seen(None, dict(tap.answers)) if alone else Seen(tap.totals[-1], {})
 
 
 def _plan(study: Study) -> Plan:

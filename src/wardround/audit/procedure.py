@@ -4,19 +4,20 @@ The neighbour is read anew. Phantoms are generated without the last patient; of 
 without the patient's pictures and without the lines of its tables that name one of them. Where that is not possible, as
 with archives, the patient is taken out of the pictures that were read, and the outcome says so.
 
-Two exact tests need no statistics: no other patient changes place, label or a bit of the network's input, and without
-noise the first sum moves by one clipping norm at most. Both worlds are then repeated with noise, and an attacker who
-knows all patients projects the model on the difference of the two models without noise, the best test there is where
-noise is normal (Jagielski et al. 2020, https://arxiv.org/abs/2006.07709). Scores are kept in a folder, so that an
-interrupted audit goes on, and one with more runs adds to them.
+Two exact tests need no statistics. No other patient changes place, label or a bit of the network's input. With one seed
+in both worlds, the first released sum moves by one clipping norm at most: samples, noise and masks are those of the
+study, and the same, so that noise which follows the data would move it as well. Both worlds are then repeated, and an
+attacker who knows all patients projects the released sums on that difference, the best test there is where noise is
+normal (Jagielski et al. 2020, https://arxiv.org/abs/2006.07709). Of local steps the model is projected. Scores are kept
+in a folder, so that an interrupted audit goes on, and one with more runs adds to them.
 """
 
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,26 +27,36 @@ import numpy as np
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
 from wardround.audit.bounds import Float64
-from wardround.audit.mechanism import Attack, claim_of, why_not
+from wardround.audit.mechanism import Attack, claim_of, noise_std, releases_of, why_not
+from wardround.audit.noise import LEVEL, ParameterNoise, check_parameters
 from wardround.audit.shadows import models_of
-from wardround.audit.trials import two_worlds, two_worlds_gdp
-from wardround.boundary.private import make_private_folder, open_private
+from wardround.audit.trials import Scores, two_worlds, two_worlds_gdp
+from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.coordinator.observer import Observer, Silent
-from wardround.errors import DataError, RecordError
-from wardround.images.patients import Patient
+from wardround.errors import DataError
+from wardround.hospital.pictures import read_images
+from wardround.images.patients import ImageSet, Patient
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import not_private
-from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients
+from wardround.privacy.plans.kinds import NoisedGradients
 from wardround.privacy.plans.plan import Plan
-from wardround.simulation.dealing import split_patients
+from wardround.privacy.plans.releases import clip_of
+from wardround.simulation.dealing import Split, split_patients
 from wardround.simulation.materials import Materials, gather
 from wardround.training.patients import training_patients
-from wardround.types import Vector
+from wardround.types import PatientId
 
 ROUNDS = 3
 """Rounds of a repetition that train, at most: each costs as much as a round of a run."""
+_RUNS = 6
+"""Runs of which the noise of each parameter is compared."""
+EACH = 12
+"""Patients of every place and label in the repetitions over a folder with more of them."""
 _ROUNDING = 1e-4
 """A sum of float32 gradients may be longer than its clip by this part of it."""
+_REPEATS = 3
+_BETWEEN = re.compile(rb"[,;\t\"]")
 _TABLES = (".csv", ".tsv", ".txt")
 
 
@@ -57,15 +68,17 @@ class Neighbours:
         whole: with the patient.
         less: without.
         through: the way by which the patient was left out, in words.
-        moved: other patients whose place or label changed.
-        changed: other patients of whose input a bit changed.
+        others: other patients who were compared.
+        moved: of these, those whose place or label changed.
+        changed: of these, those of whose pictures or input a bit changed.
     """
 
     whole: Materials
     less: Materials
     through: str
-    moved: int
-    changed: int
+    others: int
+    moved: frozenset[PatientId]
+    changed: frozenset[PatientId]
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,8 @@ class Procedure:
         others: other patients.
         moved: of these, those whose place or label changed.
         changed: of these, those of whose input a bit changed.
-        clips: the distance of the two sums of round 1 without noise, in clipping norms; None where no sum is released.
+        clips: the distance of the two sums of round 1 under one seed, in clipping norms; None where no sum is released.
+        noise: of each parameter of the network in the first sum of several runs; likewise empty.
         attack: the repetitions.
     """
 
@@ -86,6 +100,7 @@ class Procedure:
     moved: int
     changed: int
     clips: float | None
+    noise: tuple[ParameterNoise, ...]
     attack: Attack
 
     @property
@@ -100,13 +115,19 @@ class Procedure:
             found.append(f"leaving one patient out changes the network's input of {self.changed} others")
         if self.clips is not None and self.clips > 1 + _ROUNDING:
             found.append(f"one patient moves the sum by {self.clips:.3f} clipping norms")
+        found += [
+            f"{one.parameter} has {one.present:.1%} of the variance of the plan's noise in {one.numbers} numbers, and "
+            f"{one.least:.1%} in one of them"
+            for one in self.noise
+            if one.p_present < LEVEL
+        ]
         return tuple(f"whole procedure: {one}" for one in found)
 
     def to_json(self) -> dict[str, object]:
         """Returns the exact tests as one JSON object."""
         return {
             "through": self.through, "others": self.others, "moved": self.moved, "changed": self.changed,
-            "clips": self.clips,
+            "clips": self.clips, "noise": [asdict(one) for one in self.noise],
         }  # fmt: skip
 
 
@@ -133,70 +154,152 @@ def audit_procedure(
     study = study.model_copy(update={"federation": study.federation.model_copy(update={"rounds": rounds})})
     with TemporaryDirectory(prefix="wardround-audit-") as folder:
         both = neighbours_of(study, observer, Path(folder))
-        quiet = not_private(_everyone(plan), 1)
-        known = {world: _models(study, quiet, part, "without noise") for world, part in _worlds(both)}
-        direction = known[True][-1].astype(np.float64) - known[False][-1]
+        alike = study.model_copy(update={"study": study.study.model_copy(update={"seed": 0})})
+        first = {world: _seen(alike, _everyone(plan), part, 1, "alike") for world, part in _worlds(both)}
+        direction = first[True] - first[False]
         length = float(np.linalg.norm(direction))
         direction = direction / length if length else direction
+        std = noise_std(study, plan) if study.federation.strategy == "fedsgd" else None
+        noise = () if std is None else _parameter_noise(study, plan, both.whole, std)
         observer.stage("whole procedure, two worlds")
-        scores = _Scores(keep, {"study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds})
+        about = {"study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds, "of": "releases"}
+        scores = Scores(keep, about)
         for run in range(runs):
             for world, part in _worlds(both):
                 if not scores.has(world, run):
-                    end = _models(study, plan, part, f"{'with' if world else 'without'}/{run}")[-1]
-                    scores.add(world, run, float(end.astype(np.float64) @ direction))
+                    seen = _seen(study, plan, part, rounds, f"{'with' if world else 'without'}/{run}")
+                    scores.add(world, run, float(seen @ direction))
             observer.progress(run + 1, runs)
     bounds = tuple(
         bound(scores.of(False), scores.of(True), plan.delta, alpha / 2) for bound in (two_worlds, two_worlds_gdp)
     )
     claim = claim_of(plan, releases_after(study, rounds), f"the first {rounds} rounds")
-    others = len(both.less.images.patients)
     attack = Attack("one patient less, whole procedure", claim, bounds)
-    return Procedure(both.through, others, both.moved, both.changed, _clips(study, plan, known), attack)
+    clip, is_sum = clip_of(plan.training), study.federation.strategy == "fedsgd" and plan.is_private
+    clips = length / clip.norm if is_sum and clip.adaptive is None else None
+    return Procedure(both.through, both.others, len(both.moved), len(both.changed), clips, noise, attack)
+
+
+def _parameter_noise(study: Study, plan: Plan, materials: Materials, std: float) -> tuple[ParameterNoise, ...]:
+    """Returns the noise of each parameter in the first sum of `_RUNS` runs; of answers, in those of each hospital."""
+    runs = np.stack([_seen(study, plan, materials, 1, f"parameters/{run}") for run in range(_RUNS)])
+    network = materials.workbench.network.trained
+    sizes = {name: one.numel() for name, one in network.named_parameters() if one.requires_grad}
+    answers = range(runs.shape[1] // sum(sizes.values()))
+    several = {f"{name}, answer {k + 1}" if k else name: size for k in answers for name, size in sizes.items()}
+    return check_parameters(runs, several, std)
 
 
 def neighbours_of(study: Study, observer: Observer, folder: Path) -> Neighbours:
     """Returns a study's materials, and those of the same study without one training patient.
 
+    Of a folder with many patients the materials are those of `EACH` patients of every place and label. The places and
+    pictures of all other patients are compared as well.
+
     Args:
         study: is read.
         observer: is told of progress.
-        folder: an empty private folder, for a copy of the data without the patient.
+        folder: an empty private folder, for copies of the data without the patient.
     """
-    whole = gather(study, observer)
-    trained = [patient for part in whole.split.hospitals.values() for patient in part]
-    if not trained:
-        raise DataError("A hospital must have a training patient to be left out, got none. Give more patients.")
     if study.site.layout == "phantom":
+        whole = gather(study, observer)
         numbers = {patient.id: number for number, patient in enumerate(whole.images.patients)}
-        last = max(numbers[patient.id] for patient in trained)
+        last = max(numbers[patient.id] for patient in _trained(whole.split))
         whole = gather(_with_phantoms(study, last + 1), Silent())
-        less, through = (
-            gather(_with_phantoms(study, last), Silent()),
-            "phantoms generated without the last patient",
-        )
-        return _compared(whole, less, through)
-    patient = max(trained, key=lambda one: len(one.images))  # moves the most, where anything depends on counts
+        less = gather(_with_phantoms(study, last), Silent())
+        return _compared(whole, less, "phantoms generated without the last patient")
     root = study.site.path
     if root is not None and root.is_dir():
-        copy_without(root, patient, folder / "data")
-        site = study.site.model_copy(update={"path": folder / "data"})
-        expected = {one.id for one in whole.images.patients} - {patient.id}
+        observer.stage("reading pictures")
+        images = read_images(study, lambda done, total: observer.progress(done, total))
         with suppress(DataError):
-            less = gather(study.model_copy(update={"site": site}), Silent())
-            if {one.id for one in less.images.patients} == expected:
-                return _compared(whole, less, "a folder without the patient, read anew")
-    return _compared(
-        whole, _taken_out(study, whole, patient), "the patient taken out of the pictures that were read"
-    )
+            return _read_anew(study, root, images, folder)
+    whole = gather(study, observer)
+    less = _taken_out(study, whole, _most_pictures(whole.split))
+    return _compared(whole, less, "the patient taken out of the pictures that were read")
 
 
-def copy_without(root: Path, patient: Patient, into: Path) -> None:
-    """Makes a folder of hard links to all files but a patient's pictures.
+def _trained(split: Split) -> list[Patient]:
+    trained = [patient for part in split.hospitals.values() for patient in part]
+    if not trained:
+        raise DataError("A hospital must have a training patient to be left out, got none. Give more patients.")
+    return trained
+
+
+def _most_pictures(split: Split) -> Patient:
+    """Returns the patient who moves the most, where anything depends on counts."""
+    return max(_trained(split), key=lambda one: len(one.images))
+
+
+def _read_anew(study: Study, root: Path, images: ImageSet, folder: Path) -> Neighbours:
+    """Returns the neighbours of a folder, each read from a copy of it.
+
+    Raises:
+        DataError: a copy cannot be read, or has other patients than it should.
+    """
+    split = split_patients(images, study.data, study.hospitals)
+    gone = _most_pictures(split)
+    some = _some(split, gone)
+    others = [one for one in images.patients if one.id not in some]
+    left_study, left = _without(study, root, [gone], folder / "all")
+    if not others:
+        whole, less = gather(study, Silent()), gather(left_study, Silent())
+        return _compared(whole, less, "a folder without the patient, read anew")
+    part, _ = _without(study, root, others, folder / "whole")
+    part_less, _ = _without(study, root, [*others, gone], folder / "less")
+    whole, less = gather(part, Silent()), gather(part_less, Silent())
+    found = _compared(
+        whole, less,
+        f"a folder without the patient, read anew; {len(some)} of {len(images.patients)} patients train",
+    )  # fmt: skip
+    before, after = _places(split), _places(split_patients(left, study.data, study.hospitals))
+    pixels = {one.id: images.pixels[list(one.rows)] for one in images.patients}
+    return replace(
+        found,
+        moved=found.moved | {one.id for one in left.patients if before.get(one.id) != after.get(one.id)},
+        changed=found.changed | {
+            one.id for one in left.patients if not np.array_equal(pixels[one.id], left.pixels[list(one.rows)])
+        },
+        others=len(left.patients),
+    )  # fmt: skip
+
+
+def _some(split: Split, gone: Patient) -> set[PatientId]:
+    """Returns `EACH` patients of every place and first label, and the one who will be gone; all of a small set."""
+    groups: dict[tuple[object, ...], list[PatientId]] = {}
+    for place, part in _parts(split):
+        for one in part:
+            groups.setdefault((place, one.labels[:1]), []).append(one.id)
+    return {gone.id, *(one for group in groups.values() for one in group[:EACH])}
+
+
+def _without(study: Study, root: Path, patients: Sequence[Patient], into: Path) -> tuple[Study, ImageSet]:
+    """Returns the study on a copy of its folder without some patients, and what is read of it.
+
+    Repeats of a picture are no pictures of a patient until that picture is gone: what appears then goes as well.
+
+    Raises:
+        DataError: the copy cannot be read.
+    """
+    gone, names = list(patients), {one.id for one in patients}
+    for attempt in range(_REPEATS):
+        path = into / str(attempt)
+        copy_without(root, gone, path)
+        copied = study.model_copy(update={"site": study.site.model_copy(update={"path": path})})
+        images = read_images(copied, lambda done, total: None)
+        left = [one for one in images.patients if one.id in names]
+        if not left:
+            return copied, images
+        gone += left
+    raise DataError("A copy must have the patients of its folder but those left out, and has others.")
+
+
+def copy_without(root: Path, patients: Sequence[Patient], into: Path) -> None:
+    """Makes a folder of hard links to all files but the pictures of some patients.
 
     Tables lose the lines that name one of them.
     """
-    gone = {image.file for image in patient.images}
+    gone = {image.file for patient in patients for image in patient.images}
     names = {name.encode() for name in gone} | {Path(name).name.encode() for name in gone}
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
@@ -206,12 +309,18 @@ def copy_without(root: Path, patient: Patient, into: Path) -> None:
         make_private_folder(target.parent)
         if path.suffix.lower() in _TABLES:
             lines = path.read_bytes().splitlines(keepends=True)
-            target.write_bytes(b"".join(line for line in lines if not any(name in line for name in names)))
+            target.write_bytes(b"".join(line for line in lines if not names & _cells(line)))
             continue
         try:
             os.link(path.resolve(), target)
         except OSError:
             shutil.copyfile(path, target)
+
+
+def _cells(line: bytes) -> set[bytes]:
+    """Returns the cells of a table's line, and the last part of each that is a path."""
+    cells = {cell.strip() for cell in _BETWEEN.split(line)}
+    return cells | {cell.rpartition(b"/")[2] for cell in cells}
 
 
 def _with_phantoms(study: Study, patients: int) -> Study:
@@ -233,19 +342,21 @@ def _taken_out(study: Study, whole: Materials, patient: Patient) -> Materials:
 
 
 def _compared(whole: Materials, less: Materials, through: str) -> Neighbours:
-    before, after = _places(whole), _places(less)
+    before, after = _places(whole.split), _places(less.split)
     rows = {one.id: one.rows for one in whole.images.patients}
     others = less.images.patients
-    moved = sum(before.get(one.id) != after.get(one.id) for one in others)
-    changed = sum(not _is_equal(whole, rows[one.id], less, one.rows) for one in others)
-    return Neighbours(whole, less, through, moved, changed)
+    moved = {one.id for one in others if before.get(one.id) != after.get(one.id)}
+    changed = {one.id for one in others if not _is_equal(whole, rows[one.id], less, one.rows)}
+    return Neighbours(whole, less, through, len(others), frozenset(moved), frozenset(changed))
 
 
-def _places(materials: Materials) -> dict[str, tuple[object, tuple[int, ...]]]:
+def _parts(split: Split) -> list[tuple[str, tuple[Patient, ...]]]:
+    return [*split.hospitals.items(), ("test", split.test), ("validation", split.validation)]
+
+
+def _places(split: Split) -> dict[PatientId, tuple[object, tuple[int, ...]]]:
     """Returns the place and the labels of every patient who has a place."""
-    split = materials.split
-    parts = [*split.hospitals.items(), ("test", split.test), ("validation", split.validation)]
-    return {one.id: (place, one.labels) for place, part in parts for one in part}
+    return {one.id: (place, one.labels) for place, part in _parts(split) for one in part}
 
 
 def _is_equal(whole: Materials, old: tuple[int, ...], less: Materials, new: tuple[int, ...]) -> bool:
@@ -263,72 +374,22 @@ def _worlds(both: Neighbours) -> Iterator[tuple[bool, Materials]]:
     yield True, both.whole
 
 
-def _models(study: Study, plan: Plan, materials: Materials, label: str) -> list[Vector]:
-    made = models_of(study, plan, materials, materials.hospitals, f"audit/procedure/{label}", averaged=False)
-    return list(islice(made, study.training_rounds))
+def _seen(study: Study, plan: Plan, materials: Materials, rounds: int, label: str) -> Float64:
+    """Returns what is released in some rounds, added up; of local steps the model after them."""
+    name = f"audit/procedure/{label}"
+    if study.federation.strategy != "fedsgd":
+        made = models_of(study, plan, materials, materials.hospitals, name, averaged=False)
+        return next(islice(made, rounds - 1, None)).astype(np.float64)
+    with LedgerFile(Path(":memory:")) as ledgers:
+        found = releases_of(study, plan, materials, rounds, name, ledgers)
+        return np.asarray(sum(np.concatenate(seen.vectors).astype(np.float64) for seen in found))
 
 
 def _everyone(plan: Plan) -> Plan:
-    """Returns a plan of which every patient takes part in every release."""
+    """Returns a plan of which every patient takes part in every release; without noise where rounds share theirs."""
+    if not isinstance(plan.training, NoisedGradients):
+        return not_private(plan, 1)
+    part = plan.training
     return replace(
-        plan,
-        parts=tuple(
-            replace(one, sampling_prob=1.0) if isinstance(one, NoisedGradients) else one for one in plan.parts
-        ),
+        plan, parts=tuple(replace(one, sampling_prob=1.0) if one is part else one for one in plan.parts)
     )
-
-
-def _clips(study: Study, plan: Plan, known: dict[bool, list[Vector]]) -> float | None:
-    """Returns the distance of the two sums of round 1 without noise, in clipping norms."""
-    part, section = plan.training, study.federation
-    rate = getattr(section, "learning_rate", None)
-    if section.strategy != "fedsgd" or not isinstance(part, NoisedGradients | CorrelatedGradients):
-        return None
-    if plan.public_size is None or not isinstance(rate, float) or part.clip.adaptive is not None:
-        return None
-    moved = float(np.linalg.norm(known[True][0].astype(np.float64) - known[False][0]))
-    return moved * plan.public_size / (rate * part.clip.norm)
-
-
-class _Scores:
-    """Scores of repetitions, appended to a file of the owner alone, the first line of which names what they are of."""
-
-    def __init__(self, folder: Path | None, about: dict[str, object]) -> None:
-        self._known: dict[tuple[bool, int], float] = {}
-        self._path = None if folder is None else folder / "procedure.jsonl"
-        if folder is None or self._path is None:
-            return
-        make_private_folder(folder)
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        if lines and json.loads(lines[0]) != about:
-            raise RecordError(
-                f"`--keep` must be the folder of this study's audit, and {self._path} is of another. Give another "
-                "folder.",
-                code="record-audit",
-            )
-        for line in lines[1:]:
-            try:
-                world, run, score = json.loads(line)
-            except ValueError:
-                continue  # the line that an interruption cut off
-            self._known[bool(world), int(run)] = float(score)
-        if not lines:
-            self._append(about)
-
-    def has(self, world: bool, run: int) -> bool:
-        """Returns whether a repetition is known."""
-        return (world, run) in self._known
-
-    def add(self, world: bool, run: int, score: float) -> None:
-        """Takes in a repetition."""
-        self._known[world, run] = score
-        self._append([world, run, score])
-
-    def of(self, world: bool) -> Float64:
-        """Returns the scores of a world, (run,), in the order of the runs."""
-        return np.array([score for (one, _), score in sorted(self._known.items()) if one == world])
-
-    def _append(self, content: object) -> None:
-        if self._path is not None:
-            with os.fdopen(open_private(self._path, os.O_WRONLY | os.O_APPEND), "a") as file:
-                file.write(json.dumps(content) + "\n")

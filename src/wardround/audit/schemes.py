@@ -17,7 +17,7 @@ The scheme is code that sees its data in the clear. Only Python can hand one ove
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,26 @@ _BLOCK = 50
 """Runs whose seeds follow one another: seeds are used as they are, by their lowest bits, and rounded down."""
 _MOST = 1e60
 """Released numbers are cut at this, NaN is taken for it: their squares are still finite."""
+
+
+Dataset: TypeAlias = tuple[Float64, ...]
+"""Patients of per-patient gradients, (picture, number) each."""
+Pairs: TypeAlias = tuple[tuple[Dataset, Dataset], ...]
+
+WIDTH = 16
+FIRST = np.eye(WIDTH)[0]
+DENSE = np.full(WIDTH, 1 / math.sqrt(WIDTH))
+OTHERS: Dataset = tuple(row[None] for row in np.random.default_rng(7).normal(size=(4, WIDTH)) / WIDTH)
+
+NEIGHBOURS: Pairs = (
+    (OTHERS, (*OTHERS, 10 * FIRST[None])),
+    (OTHERS, (*OTHERS, np.stack([10 * DENSE] * 4 + [10 * FIRST] * 4))),
+    ((), (10 * DENSE[None],)),
+    ((-DENSE[None],), (-DENSE[None], 10 * DENSE[None])),
+)
+"""One patient more: with one long gradient; with several pictures; alone; beside one who is the opposite."""
+REPLACED: Pairs = (((*OTHERS, 10 * FIRST[None]), (*OTHERS, -10 * FIRST[None])),)
+"""One patient replaced by the opposite."""
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,43 @@
 """The audit of a study before it is run, and of a finished run: attacks on its mechanism, and its accounting again."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, TypeVar
 
 from wardround.accounting.events import from_json
-from wardround.accounting.second import second_opinion
 from wardround.accounting.statement import Statement
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
+from wardround.audit.accounts import accounts_of
 from wardround.audit.findings import CONFIDENCE, Audit, Recount
 from wardround.audit.mechanism import Attack, audit_canaries, audit_two_worlds, why_not
 from wardround.audit.model import Leak, audit_model
 from wardround.audit.procedure import Procedure, audit_procedure
 from wardround.config import Study, read_study
 from wardround.coordinator.observer import Observer
+from wardround.errors import LedgerError, RecordError
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.wording import statement_of
 from wardround.randomness import Randomness
 from wardround.records.folder import RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.simulation.verification import verify_run
+
+Result = TypeVar("Result")
 
 CANARIES = 1024
 RUNS = 500
 """Runs of each of the two worlds."""
+_FAULTS: Final = frozenset(
+    {
+        "record-study", "record-rounds", "record-checkpoint", "record-certificate", "record-model", "record-results",
+        "record-receipt", "record-ledger", "ledger-edited", "ledger-removed", "ledger-older", "ledger-line",
+    }
+)  # fmt: skip
+"""Codes of what contradicts itself; every other one is of input that cannot be read, or is not as it was signed."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +110,14 @@ def audit_study(
         attacks += more
     if plan.is_private:
         releases = releases_after(study, study.rounds)
-        planned = second_opinion(plan.event_after(releases), plan.delta)
-        recounts.append(Recount("events of the plan", plan.epsilon_after(releases), planned.lower, planned.upper))
-        for attack in charged_to:
-            charged = second_opinion(attack.charged, plan.delta)
-            recounts.append(
-                Recount(
-                    "events charged to a simulated hospital", attack.claim.epsilon, charged.lower, charged.upper
-                )
-            )
+        kept = (plan.delta, plan.accountant)
+        recounts.append(
+            Recount.of("events of the plan", plan.epsilon_after(releases), plan.event_after(releases), *kept)
+        )
+        recounts += [
+            Recount.of("events charged to a simulated hospital", attack.claim.epsilon, attack.charged, *kept)
+            for attack in charged_to
+        ]
     insiders = insiders_of(plan, all_present=not study.leaves_one_out)
     return Audit(
         study.study.name, study.digest, statement, insiders, tuple(attacks), reason, tuple(recounts),
@@ -119,42 +130,57 @@ def audit_run(
     pinned: Mapping[str, bytes],
     observer: Observer,
     *,
+    key: SigningKey | None = None,
     runs: int = RUNS,
     canaries: int = CANARIES,
     seed: int | None = None,
     deeper: Deeper = _SHALLOW,
 ) -> Audit:
-    """Returns the audit of a finished run: that of its study, its record and its ledger, and its certificate.
+    """Returns the audit of a finished run: that of its study, its record, its certificate, and each of its accounts.
 
     Args:
         path: the run's folder.
         pinned: keys that its record may be signed with.
         observer: is told of progress.
+        key: the private key that signed it, which the head of the ledger takes; None on another machine.
         runs: of each of the two worlds.
         canaries: virtual patients of the one run, a square number.
         seed: as in `audit_study`.
         deeper: as in `audit_study`; membership is inferred from the run's released models.
 
     Raises:
-        RecordError: there is no finished run, or its record does not hold.
+        RecordError: there is no finished run, or it is not as it was signed. Where it is as it was signed and does not
+            hold, that is a contradiction.
     """
-    held = verify_run(path, pinned)
+    held, faults = _tried(lambda: verify_run(path, pinned, key=key), None)
     record = RunRecord.read(path)
     study = read_study(path / "study.toml")
     certificate = JsonObject(record.certificate, "certificate.json")
     statement = Statement.from_json(certificate.section("statement").values)
+    none: tuple[list[Recount], list[str]] = ([], [])
+    (walked, lacking), broken = _tried(lambda: accounts_of(path, study, record), none)
     found = audit_study(study, observer, runs=runs, canaries=canaries, seed=seed, deeper=deeper, run=path)
     recounts = list(found.recounts)
     if statement.guarantee and certificate.values.get("event") is not None:
-        recorded = second_opinion(from_json(certificate.section("event").values), statement.delta)
-        recounts.append(
-            Recount("events recorded in the certificate", statement.epsilon, recorded.lower, recorded.upper)
-        )
-        done = releases_after(study, certificate.integer("rounds"))
-        planned = second_opinion(plan_of(study).event_after(done), statement.delta)
-        recounts.append(
-            Recount("events of the rounds that ended", statement.epsilon, planned.lower, planned.upper)
-        )
+        done = plan_of(study).event_after(releases_after(study, len(record.rounds)))
+        recounts += [
+            Recount.of(f"events {which}", statement.epsilon, event, statement.delta, statement.accountant)
+            for which, event in (
+                ("recorded in the certificate", from_json(certificate.section("event").values)),
+                ("of the rounds that ended", done),
+            )
+        ]
     return replace(
-        found, statement=statement, recounts=tuple(recounts), holds=held.checks, unchecked=held.unchecked
-    )
+        found, statement=statement, recounts=(*recounts, *walked), holds=() if held is None else held.checks,
+        unchecked=() if held is None else held.unchecked, faults=tuple(dict.fromkeys([*faults, *broken, *lacking])),
+    )  # fmt: skip
+
+
+def _tried(check: Callable[[], Result], otherwise: Result) -> tuple[Result, list[str]]:
+    """Returns what a check found, and the sentence in which it refused what was signed and does not hold."""
+    try:
+        return check(), []
+    except (LedgerError, RecordError) as error:
+        if error.code not in _FAULTS:
+            raise
+        return otherwise, [f"record: {error}"]

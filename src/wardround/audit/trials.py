@@ -5,6 +5,10 @@ and the thresholds, and the others are counted. One run: scores of canaries of w
 highest are guessed in and the lowest out, in three sizes, each at a third of alpha.
 """
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +22,8 @@ from wardround.audit.bounds import (
     one_run,
     one_run_fdp,
 )
+from wardround.boundary.private import make_private_folder, open_private
+from wardround.errors import RecordError
 
 Coins = npt.NDArray[np.bool_]
 
@@ -123,3 +129,47 @@ def _chosen(without: Float64, within: Float64) -> tuple[tuple[Float64, Float64],
 
 def _errors(without: Float64, within: Float64, threshold: float) -> tuple[int, int]:
     return int((without > threshold).sum()), int((within <= threshold).sum())
+
+
+class Scores:
+    """Scores of repetitions, appended to a file of the owner alone, the first line of which names what they are of."""
+
+    def __init__(self, folder: Path | None, about: dict[str, object]) -> None:
+        self._known: dict[tuple[bool, int], float] = {}
+        self._path = None if folder is None else folder / "procedure.jsonl"
+        if folder is None or self._path is None:
+            return
+        make_private_folder(folder)
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        if lines and json.loads(lines[0]) != about:
+            raise RecordError(
+                f"`--keep` must be the folder of this study's audit, and {self._path} is of another. Give another "
+                "folder.",
+                code="record-audit",
+            )
+        for line in lines[1:]:
+            try:
+                world, run, score = json.loads(line)
+            except ValueError:
+                continue  # the line that an interruption cut off
+            self._known[bool(world), int(run)] = float(score)
+        if not lines:
+            self._append(about)
+
+    def has(self, world: bool, run: int) -> bool:
+        """Returns whether a repetition is known."""
+        return (world, run) in self._known
+
+    def add(self, world: bool, run: int, score: float) -> None:
+        """Takes in a repetition."""
+        self._known[world, run] = score
+        self._append([world, run, score])
+
+    def of(self, world: bool) -> Float64:
+        """Returns the scores of a world, (run,), in the order of the runs."""
+        return np.array([score for (one, _), score in sorted(self._known.items()) if one == world])
+
+    def _append(self, content: object) -> None:
+        if self._path is not None:
+            with os.fdopen(open_private(self._path, os.O_WRONLY | os.O_APPEND), "a") as file:
+                file.write(json.dumps(content) + "\n")

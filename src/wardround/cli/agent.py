@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wardround.hospital.desk import Desk
 
 agent_app = typer.Typer(
-    help="A hospital's own program: answers for the studies that a person accepted.", invoke_without_command=True
+    help="A hospital's own program: answers for accepted studies.", invoke_without_command=True
 )
 
 Home = Annotated[Path, typer.Option("--home", help="The hospital's folder: site.toml, policy.toml, keys, ledger.")]
@@ -35,7 +35,9 @@ def agent(
     study: Annotated[
         Path | None, typer.Option("--study", help="An accepted study to open at once; default: the only one.")
     ] = None,
-    group: Annotated[str | None, typer.Option(help="A group that may use the socket: the courier's.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="The Unix group of the courier, which may use the socket.")
+    ] = None,
 ) -> None:
     """Serve HOME/agent.sock until it is told to end (SIGTERM)."""
     if context.invoked_subcommand is not None:

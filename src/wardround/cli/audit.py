@@ -22,7 +22,7 @@ def audit(
     runs: Annotated[
         int | None,
         typer.Option(
-            "--runs", min=30, help="Runs with, and as many without, one patient; default: 500, 16,000 of --broken."
+            "--runs", min=30, help="Runs with one patient, and as many without; default 500, of --broken 16,000."
         ),
     ] = None,
     seed: Annotated[
@@ -40,12 +40,12 @@ def audit(
     ] = False,
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", metavar="DIR", help="Keep scores of --procedure there, and go on from them."),
+        typer.Option("--keep", metavar="DIR", help="Keep the scores of --procedure there, and go on from them."),
     ] = None,
     data: DataPath = None,
     pins: PinsPath = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="PAGE", callback=can_appear, help="Write a page as well.")
+        Path | None, typer.Option("--out", metavar="PAGE", callback=can_appear, help="Write an HTML page as well.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -78,7 +78,10 @@ def audit(
     deeper, runs = Deeper(shadows if model else 0, procedure, keep), runs or RUNS
     with interruptible("Give the same command again."), Terminal(console()) as terminal:
         if path.is_dir():
-            found = audit_run(path, trusted(None, pins), terminal, runs=runs, seed=seed, deeper=deeper)
+            from wardround.simulation.own_key import own_key, own_pin
+
+            key = own_key() if own_pin() else None
+            found = audit_run(path, trusted(None, pins), terminal, key=key, runs=runs, seed=seed, deeper=deeper)
         else:
             found = audit_study(
                 read_study(path, overrides_of(data)), terminal, runs=runs, seed=seed, deeper=deeper

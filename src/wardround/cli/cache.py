@@ -12,16 +12,17 @@ from wardround.cli.keys import AsJson
 if TYPE_CHECKING:
     from wardround.images.rows.kept import Kept
 
-cache_app = typer.Typer(help="Decoded pictures and their encodings that runs keep; private.", no_args_is_help=True)
+cache_app = typer.Typer(help="Decoded pictures and encodings that later runs reuse.", no_args_is_help=True)
 
 CachePath = Annotated[
-    Path | None, typer.Option("--cache", help="A study's `[performance] cache`; default: this person's own.")
+    Path | None,
+    typer.Option("--cache", help="The folder of a study's `[performance] cache`; default: this user's own."),
 ]
 
 
 @cache_app.command("list")
 def list_cache(cache: CachePath = None, as_json: AsJson = False) -> None:
-    """List what is kept: pictures or encodings, their number and form, bytes, and days since the last use."""
+    """List what is kept, with its size and the days since its last use."""
     folder, found = _kept(cache)
     if as_json:
         rows = [
@@ -44,10 +45,13 @@ def list_cache(cache: CachePath = None, as_json: AsJson = False) -> None:
 def clear(
     cache: CachePath = None,
     unused: Annotated[
-        float, typer.Option("--unused", min=0, help="Only what was not used for so many days; 0 for everything.")
+        float, typer.Option("--unused", min=0, help="Days without use after which an entry goes; 0 removes all.")
     ] = 0,
 ) -> None:
-    """Remove what is kept; the next run decodes and encodes again. Ledgers, keys and runs are elsewhere."""
+    """Remove what is kept; the next run makes it again.
+
+    Ledgers, keys and runs are elsewhere and stay.
+    """
     from wardround.images.rows.kept import forget
 
     folder, found = _kept(cache)

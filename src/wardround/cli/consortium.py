@@ -9,7 +9,7 @@ from wardround.boundary.text import say, tell
 from wardround.cli.keys import AsJson
 
 consortium_app = typer.Typer(
-    help="Enrolment: coordinator and hospitals come to know each other's keys.", no_args_is_help=True
+    help="Enrolment: coordinator and hospitals exchange their keys.", no_args_is_help=True
 )
 
 CoordinatorHome = Annotated[Path, typer.Option("--home", help="The coordinator's folder.")]
@@ -19,9 +19,7 @@ Certificate = Annotated[
 ]
 Heard = Annotated[
     str | None,
-    typer.Option(
-        "--fingerprint", help="The other party's ten groups, as they were read aloud; default: asked for."
-    ),
+    typer.Option("--fingerprint", help="The other party's fingerprint, as it was read aloud; default: asked for."),
 ]
 
 
@@ -44,7 +42,9 @@ def init(
 def invite(
     name: Annotated[str, typer.Argument(metavar="HOSPITAL", help="The hospital's name, as all will know it.")],
     home: CoordinatorHome = Path("consortium"),
-    out: Annotated[Path | None, typer.Option("--out", help="The file; default: HOSPITAL.invitation.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; default: HOSPITAL.invitation.json.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Coordinator: write a hospital's invitation, a file without secrets."""
@@ -61,7 +61,9 @@ def accept(
     invitation: File,
     home: Annotated[Path, typer.Option("--home", help="The hospital's folder; made where there is none.")],
     fingerprint: Heard = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The file; default: HOSPITAL.answer.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; default: HOSPITAL.answer.json.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Hospital: pin the coordinator's key, make an own key, and write an answer, a file without secrets."""
@@ -108,7 +110,7 @@ def bind(
     certificate: Certificate,
     home: Annotated[Path, typer.Option("--home", help="The hospital's folder.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file; default: HOSPITAL.certificate.json.")
+        Path | None, typer.Option("--out", help="The file to write; default: HOSPITAL.certificate.json.")
     ] = None,
 ) -> None:
     """Hospital: sign that the certificate of a courier's kit is its own."""

@@ -11,15 +11,20 @@ from wardround.cli.printing import AGAIN, StudyPath, console, interruptible, pri
 
 def coordinate(
     study: StudyPath,
-    hospital: Annotated[list[str], typer.Option(metavar="NAME=SOCKET", help="A hospital and its agent's socket.")],
-    out: Annotated[Path, typer.Option("--out", help="The run's folder; a run in it goes on.")],
+    hospital: Annotated[
+        list[str], typer.Option(metavar="NAME=SOCKET", help="A hospital and its agent's socket; once for each.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The run's folder; a run that is in it goes on.")],
     home: Annotated[
         Path, typer.Option("--home", help="The coordinator's folder, of `wardround consortium init`.")
     ] = Path("consortium"),
     patience: Annotated[float, typer.Option(min=0, help="Seconds to wait for a hospital that is away.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study between hospitals whose agents are waiting; the same command again goes on with it."""
+    """Run a study between hospitals whose agents are waiting.
+
+    The same command again goes on with an interrupted run.
+    """
     from wardround.cli.terminal import Terminal
     from wardround.config import read_study
     from wardround.coordinator.home import read_home

@@ -19,8 +19,10 @@ def data_check(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="The data folder, a .zip, a .tar or a MedMNIST .npz.")
     ],
-    layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="The layout, such as folder or dicom; guessed if not given.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The task of the labels; default: the layout's first.")] = None,
     page: Annotated[
         Path | None,
         typer.Option(callback=can_appear, help="Write a page with thumbnails there. It shows patients."),
@@ -31,7 +33,7 @@ def data_check(
     volume_size: Annotated[
         tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
     ] = (64, 64, 64),
-    labels: Annotated[Path | None, typer.Option(help="The layout's table, where it lies elsewhere.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="The table of labels, where it lies elsewhere.")] = None,
     classes: Annotated[
         str | None, typer.Option(help="The study's classes in its order, separated by commas.")
     ] = None,

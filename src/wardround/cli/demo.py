@@ -15,7 +15,7 @@ PICTURES_OF_EACH = 2
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to make.")] = Path("demo"),
 ) -> None:
-    """Make a folder with a first study and four generated radiographs to predict afterwards."""
+    """Make a folder with a first study and four pictures to predict."""
     from PIL import Image
 
     from wardround.errors import DataError

@@ -21,8 +21,8 @@ class Target(StrEnum):
 
 def export(
     path: RunPath,
-    to: Annotated[Target, typer.Option("--to", help="onnx, bundle for MONAI, or page for a browser.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to make; of a page the file.")],
+    to: Annotated[Target, typer.Option("--to", help="onnx; bundle, for MONAI; page, for a browser.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make, or the file of a page.")],
     check: Annotated[
         list[Path] | None, typer.Option("--check", help="onnx, page: real pictures to check the graph on as well.")
     ] = None,
@@ -31,9 +31,11 @@ def export(
     ] = None,
     member: Member = None,
 ) -> None:
-    """Write a run's model as ONNX or a MONAI bundle, with a model card, or as one page for a browser.
+    """Write a run's model as ONNX, a MONAI bundle, or a page.
 
-    An ONNX graph, also the one in a page, is held against torch first.
+    ONNX and bundle come with a model card. A page is one file, which a browser opens without a network.
+
+    An ONNX graph, also the one in a page, is compared with torch before it is written.
     """
     from wardround.errors import DataError
     from wardround.inference.export.write import export as write

@@ -27,7 +27,7 @@ class _MechanismByDefault(TyperGroup):
 
 audit_app = typer.Typer(
     cls=_MechanismByDefault,
-    help="Attack a study. `wardround audit STUDY` is short for `audit mechanism STUDY`.",
+    help="Attack a study, and recompute its accounting. `wardround audit STUDY` is short for `audit mechanism STUDY`.",
 )
 audit_app.command(_MECHANISM)(audit)
 

@@ -9,9 +9,7 @@ from wardround.boundary.text import tell
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
-keys_app = typer.Typer(
-    help="Signing keys: one's own, and the pinned ones of other hospitals.", no_args_is_help=True
-)
+keys_app = typer.Typer(help="Signing keys: one's own, and pinned ones of others.", no_args_is_help=True)
 
 
 @keys_app.command("new")

@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from wardround.ledger.file import LedgerFile
     from wardround.ledger.spending import RunCost, Spending
 
-ledger_app = typer.Typer(
-    help="The account of every patient over all studies, on its holder's own screen.", no_args_is_help=True
-)
+ledger_app = typer.Typer(help="Each patient's account over all studies; not for sending.", no_args_is_help=True)
 
 LedgerPath = Annotated[
-    Path | None, typer.Option("--ledger", help="The ledger file; default: this person's own lasting one.")
+    Path | None, typer.Option("--ledger", help="The ledger file; default: this user's lasting one.")
 ]
 
 
@@ -33,7 +31,10 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what was spent, by study and by the greatest and the typical person, and what remains."""
+    """Print what was spent and what remains.
+
+    It is listed by study, and for the greatest and the typical person.
+    """
     from wardround.ledger.place import own_ledger
     from wardround.ledger.spending import spending_of
 
@@ -53,7 +54,10 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that no line, person or cohort was changed or removed; a head kept elsewhere finds an older copy."""
+    """Check that nothing in the ledger was changed or removed.
+
+    An older copy of the whole is found with a --head that was kept elsewhere.
+    """
     with _opened(ledger, must_exist=True) as opened:
         opened.verify(head)
         entries, last = opened.position()
@@ -95,8 +99,8 @@ def end(
 ) -> None:
     """Give up a run that will never go on, and free what was kept for it.
 
-    A run keeps everything that it is expected to spend, so that no other study can keep it from ending. One
-    whose folder was lost would keep it for ever. What it has spent stays spent, and it cannot be resumed any more.
+    A run reserves all that it is expected to spend, so that no other study can stop it half-way. A run whose folder
+    was lost would reserve it for ever. What it has spent stays spent, and it cannot be resumed any more.
     """
     with _opened(ledger, must_exist=True) as opened:
         begun = opened.end(line)
@@ -115,9 +119,9 @@ def migrate(
     ledger: LedgerPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Carry over what a ledger of version 1 was charged, to every person of some data.
+    """Carry a ledger of version 1 over to the persons of some data.
 
-    Version 1 knew no persons, so everything in it is charged to each of them: nobody's figure is less than the truth.
+    Version 1 knew no persons, so everything in it is charged to each of them: no figure of a person is too small.
     """
     from wardround.ledger.file import LedgerFile
     from wardround.ledger.migrate import migrate as carry_over

@@ -10,7 +10,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from wardround.boundary.machine import machine_error
 from wardround.boundary.text import counted, say, sentence_lines, tell
@@ -45,8 +47,22 @@ from wardround.errors import WardroundError
 if TYPE_CHECKING:
     from wardround.config import Study
 
+_ORDER = (
+    "demo", "data", "check", "run", "resume", "report", "verify", "predict", "export", "serve", "audit", "plan",
+    "compare", "ledger", "cache", "agent", "coordinate", "status", "consortium", "keys", "reproduce", "schema",
+)  # fmt: skip
+
+
+class _InOrder(TyperGroup):
+    """The commands in the order in which a study takes them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self.commands, key=_ORDER.index)
+
+
 app = typer.Typer(
     name="wardround",
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -85,7 +101,7 @@ def options(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version and nothing else."),
     ] = False,
 ) -> None:
-    """Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded."""
+    """Train one diagnostic model across hospitals, with differential privacy for every patient."""
 
 
 Rehearsal = Annotated[
@@ -127,7 +143,7 @@ def resume(path: RunPath, watch: WatchPort = None, log: LogTo = None, as_json: A
 
 @app.command()
 def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> None:
-    """Print the resolved study, what it will promise, and what it will take; opens no image."""
+    """Print what a study will promise and take; opens no image."""
     from wardround.simulation.estimate import estimate
 
     resolved = _read(study, data)
@@ -164,20 +180,25 @@ def plan(
     patients: Annotated[int, typer.Option(help="Patients in all hospitals together.")],
     hospitals: Annotated[int, typer.Option(help="Hospitals in a round.")],
     delta: Annotated[float, typer.Option(help="Target delta.")],
-    rounds: Annotated[int, typer.Option(help="Noised sums released.")],
-    epsilon: Annotated[float | None, typer.Option(help="The promise; or give --noise-multiplier.")] = None,
-    noise_multiplier: Annotated[float | None, typer.Option(help="Noise std / clipping norm.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds; each releases one noised sum.")],
+    epsilon: Annotated[float | None, typer.Option(help="The target; or give --noise-multiplier.")] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Noise std / clipping norm; or give --epsilon.")
+    ] = None,
     sampling_prob: Annotated[float, typer.Option(help="Probability of a patient in a round.")] = 1.0,
     trust: Annotated[str, typer.Option(help="coordinator, secure-aggregation or nobody.")] = "secure-aggregation",
     colluders: Annotated[int | None, typer.Option(help="Hospitals that may collude.")] = None,
-    dropouts: Annotated[int, typer.Option(help="Hospitals that may be missing.")] = 0,
+    dropouts: Annotated[int, typer.Option(help="Hospitals that may be missing in a round.")] = 0,
     parameters: Annotated[int | None, typer.Option(help="Trained parameters, to judge feasibility.")] = None,
     classes: Annotated[int | None, typer.Option(min=2, help="Classes, to judge a private head by mu n.")] = None,
     masked: Annotated[bool, typer.Option("--masked", help="Sums of whole numbers, under masks.")] = False,
     accountant: Annotated[str, typer.Option(help="pld or rdp.")] = "pld",
     as_json: AsJson = False,
 ) -> None:
-    """Print the noise that a promise needs, or the promise that some noise gives, and against whom."""
+    """Print the noise of an epsilon, or the epsilon of a noise.
+
+    It also says against whom the promise holds.
+    """
     from wardround.accounting.accountants import AccountantKind
     from wardround.accounting.planning import PlanQuestion
     from wardround.accounting.planning import plan as answer_to
@@ -224,7 +245,7 @@ def plan(
 
 @app.command()
 def report(path: RunPath, pins: PinsPath = None, as_json: AsJson = False) -> None:
-    """Verify a finished run's record, write its report again, and print its figures."""
+    """Verify a finished run and write its report again."""
     from wardround.records.signed import verified
     from wardround.report.write import write_report
     from wardround.simulation.own_key import own_key, own_pin
@@ -246,7 +267,7 @@ def compare(
     rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run several studies, or every combination of a sweep, and hold them side by side."""
+    """Run several studies, or a sweep, and compare them on a page."""
     from wardround.cli.terminal import Terminal
     from wardround.config.sweep import read_sweep
     from wardround.report.comparison import lines_of
@@ -265,7 +286,7 @@ def reproduce(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which published result; see --list.")] = None,
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="Its folder; default runs/reproduce-NAME.")] = None,
-    scale: Annotated[float, typer.Option(help="1 is as published; less shrinks it, and says what.")] = 0.1,
+    scale: Annotated[float, typer.Option(help="Size: 1 is as published; less shrinks it, and says what.")] = 0.1,
     repeats: Annotated[int, typer.Option(help="Runs of each row, with other splits and first weights.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
     list_all: Annotated[
@@ -273,7 +294,10 @@ def reproduce(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a published result: as printed, ours as published, ours repaired, each with what it guarantees."""
+    """Run a published experiment as published, and repaired.
+
+    Both stand beside the published row, each with what it guarantees.
+    """
     from wardround.cli.terminal import Terminal
     from wardround.reproduce.catalogue import REPRODUCTIONS, reproduction
     from wardround.reproduce.output import show, write_table

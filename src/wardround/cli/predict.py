@@ -57,7 +57,9 @@ def predict(
     member: Member = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict new pictures by a run's model: class, probabilities, uncertain or not, and what lies outside its recipe.
+    """Predict new pictures with a run's model.
+
+    The answer has the class, the probabilities, whether it is uncertain, and what is unlike training in the picture.
 
     Exit codes: 0 every picture was read, 3 some were not (the answers say why), 2 none was, or nothing could be done.
     """
@@ -108,6 +110,7 @@ def predict(
         answers.append(answer)
     if csv is not None:
         write(csv, csv_of(loaded, answers).encode("utf-8", "backslashreplace"))
+        say(f"{counted(len(answers), 'row')} written", error=True)
     if as_json:
         say(json.dumps(json_of(loaded, answers)))
     elif csv is None:

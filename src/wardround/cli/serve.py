@@ -30,12 +30,12 @@ def serve(
     ] = False,
     rows: Annotated[
         int | None,
-        typer.Option(
-            "--rows", min=1, help="With --encrypted: pictures that are answered, in all; default: d / 10."
-        ),
+        typer.Option("--rows", min=1, help="With --encrypted: pictures answered in all; default: features / 10."),
     ] = None,
 ) -> None:
-    """Serve a run's model over HTTP: the page at /, and POST /predict, a picture's bytes for the JSON of `predict`.
+    """Serve a run's model over HTTP, to this machine by default.
+
+    GET / is its page. POST /predict takes a picture's bytes and gives the JSON of `predict`.
 
     With --encrypted neither the model nor a picture is shown to the other side: clients send encrypted features.
     Nothing is logged. There is no encryption of the connection and no login.

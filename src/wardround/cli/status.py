@@ -17,11 +17,14 @@ def status(
     serve: Annotated[
         int | None,
         typer.Option(
-            metavar="PORT", min=0, max=65535, help="Serve it on 127.0.0.1 until Ctrl-C, /metrics as well."
+            metavar="PORT", min=0, max=65535, help="Serve a page of it on 127.0.0.1 until Ctrl-C, with /metrics."
         ),
     ] = None,
 ) -> None:
-    """Print who answered, who is slow or away, epsilon spent and left, bytes and seconds."""
+    """Print how a run between hospitals goes.
+
+    It names who answered, who is slow or away, epsilon spent and left, bytes and seconds.
+    """
     from wardround.watching.page import StatusServer, lines_of
     from wardround.watching.views import json_of, view_of
 

@@ -59,7 +59,10 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a run's files, rounds, checkpoints, model, certificate and ledger against each other and a pinned key."""
+    """Check the files of a run against each other and a key.
+
+    These are rounds, checkpoints, model, certificate and ledger; the key is one's own or a pinned one.
+    """
     from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint
     from wardround.simulation.own_key import own_key, own_pin
     from wardround.simulation.verification import verify_run

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 WatchPort = Annotated[
     int | None,
     typer.Option(
-        "--watch", metavar="PORT", min=0, max=65535, help="Show progress on 127.0.0.1; 0 takes a free port."
+        "--watch",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Port of a progress page on 127.0.0.1; 0 takes a free one.",
     ),
 ]
 LogTo = Annotated[

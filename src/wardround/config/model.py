@@ -69,10 +69,10 @@ class ModelSection(Section):
         pattern=r"^[0-9a-f]{64}$",
         description="SHA-256 of that file, by which it is known; needed between real hospitals.",
     )
-    train: Literal["all", "last-block", "norms", "biases", "head"] = Field(
+    train: Literal["all", "last-block", "norms", "lora", "biases", "head"] = Field(
         "all",
         description="Train everything, or the last layer: with all norms and the last block before it, with all norms, "
-        "with all biases (BiTFiT), or alone.",
+        "with all norms and low-rank adapters (LoRA), with all biases (BiTFiT), or alone.",
     )
     standardise_weights: bool = Field(
         False,
@@ -129,6 +129,11 @@ class ModelSection(Section):
         if self.head == "ordinal" and self.name != "features":
             raise conflict(
                 "study-head", f'head = "ordinal" is for name = "features", got "{self.name}"; remove head'
+            )
+        if self.train == "lora" and self.standardise_weights:
+            raise conflict(
+                "study-lora",
+                'train = "lora" adds to weights as they are, got standardise_weights = true; remove either',
             )
         if self.encoder is not None and self.name != "features":
             raise conflict("study-encoder", f'encoder is for name = "features", got "{self.name}"; remove encoder')

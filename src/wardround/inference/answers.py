@@ -18,10 +18,18 @@ LEAST_MARGIN = 0.2
 With two classes an answer is certain from a probability of 0.6.
 """
 
-RULE = (
-    f"uncertain: the two most probable classes differ by less than {LEAST_MARGIN:g}; of a mask, on average over the "
-    "places that are not of class 0, or over all where there are none"
-)
+_RULE = f"uncertain: the two most probable classes differ by less than {LEAST_MARGIN:g}"
+
+
+def rule_of(target: str) -> str:
+    """Returns the rule by which an answer of a model of this target is called uncertain, as a clause.
+
+    >>> rule_of("classes")
+    'uncertain: the two most probable classes differ by less than 0.2'
+    """
+    if target != "masks":
+        return _RULE
+    return f"{_RULE}, on average over the places that are not of class 0, or over all where there are none"
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Classified:
         file: its name, as it was given or as it lies in the folder or archive.
         label: the most probable class.
         probabilities: of each class by name, in the model's order; they sum to one.
-        uncertain: see `RULE`.
+        uncertain: see `rule_of`.
         findings: sentences on what lies outside of the model's training recipe.
         logits: outputs of the network before the softmax, (class,); of slices of a volume, (slice, class).
         sources: its files; None for an array.
@@ -71,7 +79,7 @@ class Segmented:
         mask: class of every pixel or voxel on the file's own grid, (height, width) or (x, y, z) in RAS+.
         affine: from indices to mm in RAS+, (4, 4); None for a picture.
         shares: share of the places of each class by name.
-        uncertain: see `RULE`.
+        uncertain: see `rule_of`.
         findings: sentences on what lies outside of the model's training recipe.
         logits: outputs of the network on its own grid, (row, class, *space).
         sources: its files; None for an array.
@@ -100,7 +108,7 @@ Prediction: TypeAlias = Classified | Segmented | Unanswered
 
 
 def is_uncertain(probabilities: Floats) -> bool:
-    """Returns True for an answer that `RULE` calls uncertain.
+    """Returns True for an answer that `rule_of` calls uncertain.
 
     Args:
         probabilities: (class,), or (class, *space) for a mask.

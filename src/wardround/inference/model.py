@@ -19,13 +19,13 @@ from wardround.images.decode.quiet import QUIET
 from wardround.images.loose import Unlabelled, Unread
 from wardround.images.rows.recipe import VolumeRecipe
 from wardround.inference.answers import (
-    RULE,
     Classified,
     Logits,
     Prediction,
     Segmented,
     Unanswered,
     is_uncertain,
+    rule_of,
 )
 from wardround.inference.calibration import Calibration, Probabilities, calibration_of, words_of
 from wardround.inference.reading import Opened, Ready, opened, raw_of_array, read, ready_of, recipe_of
@@ -257,7 +257,7 @@ class Model:
             "answers": f"{card.target}: {', '.join(card.classes)}",
             "reads": " x ".join(map(str, recipe_of(card).shape)) + f" ({card.recipe.kind})",
             "probabilities": self.calibration,
-            "rule": RULE,
+            "rule": rule_of(card.target),
             "guarantee": card.statement,
             "SHA-256": card.weights.sha256,
         }

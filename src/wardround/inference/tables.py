@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import assert_never
 
-from wardround.inference.answers import RULE, Classified, Prediction, Segmented, Unanswered
+from wardround.inference.answers import Classified, Prediction, Segmented, Unanswered, rule_of
 from wardround.inference.model import Model
 
 _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -18,7 +18,7 @@ def json_of(model: Model, answers: Sequence[Prediction]) -> dict[str, object]:
         "model": {"study": card.study.name, "sha256": card.weights.sha256, "target": card.target},
         "classes": list(card.classes),
         "calibration": model.calibration,
-        "rule": RULE,
+        "rule": rule_of(card.target),
         "predictions": [_object(answer) for answer in answers],
     }
 
@@ -55,7 +55,7 @@ def csv_of(model: Model, answers: Sequence[Prediction]) -> str:
 
 def lines_of(model: Model, answers: Sequence[Prediction]) -> Iterator[str]:
     """Yields one line a picture, after two on the probabilities and the rule."""
-    yield f"probabilities: {model.calibration}; {RULE}"
+    yield f"probabilities: {model.calibration}; {rule_of(model.card.target)}"
     yield f"model: {model.card.study.name}, {model.card.statement}"
     for answer in answers:
         yield f"{answer.file}: {_said(answer)}"

@@ -200,10 +200,13 @@ def read_card(path: Path) -> ModelCard:
 
 
 def frozen_sha256(network: Network) -> str | None:
-    """Returns the SHA-256 of the frozen parameters' names, shapes and values; None where there are none."""
+    """Returns the SHA-256 of the frozen parameters' names, shapes and values.
+
+    None where there are none, as in a saved model whose adapters were merged into the weights.
+    """
     assert network.parts is not None, "the network was made by build"
     frozen = {n: p for n, p in network.parts.body.named_parameters() if not p.requires_grad}
-    return digest_of(frozen) if frozen else None
+    return digest_of(frozen) if frozen and network.stage != "lora" else None
 
 
 def normalisation_of(network: Network) -> Constants:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from wardround.errors import ModelError
+from wardround.models.adapters import add_adapters
 from wardround.models.backbones.names import Backbone, OwnEncoder
 from wardround.models.backbones.own import OnnxRows, body_of_catalogue, check_hash
 from wardround.models.backbones.rows import BackboneRows
@@ -31,7 +32,7 @@ from wardround.models.networks.small_cnn import small_cnn
 from wardround.models.networks.squeezenet import squeezenet
 from wardround.models.networks.unet import unet
 from wardround.models.networks.unet_vgg11 import unet_vgg11
-from wardround.models.networks.voxel_features import VoxelFeatures, voxel_features
+from wardround.models.networks.voxel_features import VoxelFeatures, boxed_voxel_features, voxel_features
 from wardround.models.stages import cut, staged
 from wardround.models.standardised import with_standardised_weights
 from wardround.models.weights import load_weights
@@ -130,7 +131,9 @@ NETWORKS: dict[str, Builder] = {
     ),
     # One answer for each pixel or voxel.
     "voxel_features": _segmenter(voxel_features, encoder=lambda _: VoxelFeatures(), width=16),
-    "boxed_voxel_features": _segmenter(voxel_features, encoder=lambda _: VoxelFeatures(boxed=True), width=16),
+    "boxed_voxel_features": _segmenter(
+        boxed_voxel_features, encoder=lambda _: VoxelFeatures(boxed=True), width=16
+    ),
     "unet": _unet(depth=3, width=16, dimensions=EITHER),
     "unet3d": _unet(depth=3, width=8, dimensions=VOLUMES),
     "small_unet": _unet(depth=2, width=8, dimensions=EITHER),
@@ -168,7 +171,8 @@ def build(
         num_classes: number of logits; a network that segments counts the background.
         init_generator: the only source of the starting values.
         train: what is trained, see `wardround.models.network.Stage`; "head" freezes everything before the last layer.
-            `linear` and `features` are heads already. A frozen backbone without `weights` is a random one.
+            `linear` and `features` are heads already. "lora" adds `wardround.models.adapters`. A frozen backbone
+            without `weights` is a random one.
         weights: a `.safetensors` file, see `wardround.models.weights.load_weights`.
         width: channels of the first level, for the networks whose builder has a width.
         backbone: encoder of `features` in place of the histograms. Of a user's own one `weights` is its file; a
@@ -209,6 +213,8 @@ def build(
             check_hash(weights, found.sha256, backbone.sha256)
         return staged(name, parts, "head")
     report = None if weights is None else load_weights(body, weights, head=of_head, absent=absent)
+    if train == "lora":
+        add_adapters(body, cut(body, builder.head)[1], init_generator)
     return staged(name, parts, train, segments=builder.segments, weights=report)
 
 

@@ -64,7 +64,7 @@ def built(card: ModelCard, graph: Path | None = None) -> Network:
     network = build(
         **_described(card, graph),
         init_generator=torch.Generator().manual_seed(card.network.init_seed),
-        train=card.network.train,
+        train="all" if card.network.train == "lora" else card.network.train,  # adapters were merged
         standardise_weights=card.network.standardise_weights,
     )
     if normalisation_of(network) != card.normalisation:

@@ -17,9 +17,9 @@ from torch import nn
 
 from wardround.models.weights import LoadedWeights
 
-Stage = Literal["all", "last-block", "norms", "biases", "head"]
+Stage = Literal["all", "last-block", "norms", "lora", "biases", "head"]
 """The trained parameters: everything; or the head with every norm and the last block before the head, with every norm,
-with every bias, or alone."""
+with every norm and low-rank adapters, with every bias, or alone."""
 
 HeadName = Literal["softmax", "ordinal"]
 """The last layers of `features`: a score a class, or `wardround.models.networks.ordinal`."""

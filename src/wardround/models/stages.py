@@ -6,6 +6,7 @@ from typing import assert_never
 
 from torch import nn
 
+from wardround.models.adapters import DOWN, UP
 from wardround.models.network import NORMS, Frozen, Network, Parts, Stage
 from wardround.models.weights import LoadedWeights
 
@@ -16,8 +17,9 @@ def staged(
     """Returns a network of some parts that trains what the stage says.
 
     "head" moves everything before the head into the encoding, where it runs in evaluation mode and, for one row of
-    features a picture, only once. "last-block", "norms" and "biases" leave the layers where they are and take the
-    gradient from all that is not named; a network that has nothing of what is named is then the same as with "head".
+    features a picture, only once. "last-block", "norms", "lora" and "biases" leave the layers where they are and
+    take the gradient from all that is not named; a network that has nothing of what is named is then the same as with
+    "head".
 
     Source of "biases": Bu et al. 2022 (DP-BiTFiT), https://arxiv.org/abs/2210.00036, section 3.
 
@@ -44,12 +46,14 @@ def _trained_before_head(backbone: nn.Sequential, stage: Stage) -> Iterator[nn.P
     match stage:
         case "all":
             yield from backbone.parameters()
-        case "last-block" | "norms":
+        case "last-block" | "norms" | "lora":
             for module in backbone.modules():
                 if isinstance(module, NORMS):
                     yield from module.parameters()
             if stage == "last-block":
                 yield from last_block(backbone).parameters()
+            if stage == "lora":
+                yield from (value for name, value in backbone.named_parameters() if name.endswith((DOWN, UP)))
         case "biases":
             yield from (value for name, value in backbone.named_parameters() if name.endswith("bias"))
         case "head":

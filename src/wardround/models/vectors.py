@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from wardround.errors import ModelError
+from wardround.models.adapters import merged, unmerged
 from wardround.models.network import Network
 from wardround.models.weights import faults_of, parsed
 from wardround.types import Vector
@@ -69,13 +70,14 @@ def load_parameters(parameters: Sequence[nn.Parameter], vector: Vector) -> None:
 def named_weights(network: Network, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
     """Returns every parameter of the network by name, frozen ones too, with these trained ones, (parameter,).
 
-    The network itself is left as it was.
+    Adapters are merged into the weights beside them. The network itself is left as it was.
     """
     before = to_vector(network.trained)
     body = network.trained if network.parts is None else network.parts.body
     try:
         load_vector(network.trained, weights)
-        return {name: value.detach().to(torch.float32).numpy().copy() for name, value in body.state_dict().items()}
+        named = merged(body.state_dict())
+        return {name: value.detach().to(torch.float32).numpy().copy() for name, value in named.items()}
     finally:
         load_vector(network.trained, before)
 
@@ -91,7 +93,8 @@ def vector_of(network: Network, content: bytes) -> Vector:
     body = network.trained if network.parts is None else network.parts.body
     before = {name: value.clone() for name, value in body.state_dict().items()}
     named = parsed(content, Path("model.safetensors"))
-    faults = faults_of(named, before) | dict.fromkeys(named.keys() - before.keys(), "no parameter of the network")
+    wanted = merged(before)
+    faults = faults_of(named, wanted) | dict.fromkeys(named.keys() - wanted.keys(), "no parameter of the network")
     if faults:
         raise ModelError(
             f"A finished model must have the parameters of the study's network, and differs: {faults}. Compare the "
@@ -99,7 +102,7 @@ def vector_of(network: Network, content: bytes) -> Vector:
             code="model-weights",
         )
     try:
-        body.load_state_dict(named)
+        body.load_state_dict(unmerged(named, before))
         return to_vector(network.trained)
     finally:
         body.load_state_dict(before)

@@ -321,9 +321,10 @@ def _agrees(subject: _Subject, anatomy: Anatomy) -> int | None:
             ours = tape.kept[name][i] if name in tape.kept else None
             if name not in deferred and not _is_close(ours, gradient, norm, tolerance):
                 return None
-        pairs = zip(layout.parameters, sums, known, strict=True)
-        sums = [_plus(total, gradient) if name in deferred else None for name, total, gradient in pairs]
-        del known, gradient
+        del gradient
+        for place, name in enumerate(layout.parameters):  # one after the other, so that each is free at once
+            sums[place] = _plus(sums[place], known[place]) if name in deferred else None
+            known[place] = None
     totals = dict(zip(layout.parameters, sums, strict=True))
     norm = _norm(list(totals.values()))
     for name, ours in _deferred_sums(tape, layout):

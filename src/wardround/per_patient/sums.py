@@ -17,8 +17,7 @@ def norms_of(microbatch: Microbatch, layout: Layout, sections: dict[str, int] | 
         return microbatch.tape.norms.sqrt()
     assert microbatch.gradients is not None
     if sections is None:
-        norms: Tensor = torch.linalg.vector_norm(microbatch.gradients, dim=1, dtype=torch.float64)
-        return norms[None]
+        return squared(microbatch.gradients).sqrt()[None]
     squares = torch.zeros(
         count, len(microbatch.gradients), dtype=torch.float64, device=microbatch.gradients.device
     )

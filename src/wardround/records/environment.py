@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 
 from wardround import __version__
@@ -23,8 +24,9 @@ def device_in(environment: Mapping[str, object]) -> str:
 
 
 def describe_environment(threads: int) -> dict[str, object]:
-    """Returns versions and machine, as JSON; no host name, no user, no path."""
+    """Returns the date (UTC), versions and machine, as JSON; no host name, no user, no path."""
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "wardround": __version__,
         "python": sys.version.split()[0],
         "system": platform.system(),

@@ -6,25 +6,16 @@ Colours come from the Okabe-Ito palette, and a shape or a word repeats what a co
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
-from wardround.report.canvas import (
-    BAND,
-    INK,
-    MUTED,
-    OPEN,
-    PAPER,
-    PRIVATE,
-    WIDE,
-    Axes,
-    Chart,
-    Drawing,
-    both,
-    rows_axes,
-    ticks,
-)
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
 from wardround.report.contents import Comparison, Insider, Look, Measure, ReliabilityBin, Report
 from wardround.report.guarantee import Guarantee
+from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
 
 CHANCE = {"auroc": 0.5, "quadratic_kappa": 0.0}
 """The value that guessing reaches, by key of the measure."""
@@ -91,56 +82,58 @@ def insiders_chart(report: Report) -> Chart | None:
     return both(lambda width: _draw_insiders(rows, width), f"Epsilon by adversary. {said}.")
 
 
-def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, width: int) -> Drawing:
+def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, width: int) -> Figure:
     upper, lower = 200, 136
-    drawing = Drawing(width, upper + (lower if guarantee.holds else 0) + 26)
-    known = [(look.round, look.score.value, look.score) for look in looks if look.score.value is not None]
-    lows = [(x, value if score.low is None else score.low) for x, value, score in known]
-    highs = [(x, value if score.high is None else score.high) for x, value, score in known]
+    height = upper + (lower if guarantee.holds else 0) + 26
+    figure = new_figure(width, height)
+    foot = height - upper
+    axes = new_axes(figure, 38, foot, 52, 30)
+    known = [look for look in looks if look.score.value is not None]
+    x = [look.round for look in known]
+    values = [look.score.value or 0.0 for look in known]
+    lows = [v if look.score.low is None else look.score.low for look, v in zip(known, values, strict=True)]
+    highs = [v if look.score.high is None else look.score.high for look, v in zip(known, values, strict=True)]
     colour = PRIVATE if guarantee.holds else OPEN
-    first, last = min(look.round for look in looks), looks[-1].round
-    span = 0.02 * max(1, last - min(first, last - 1))
-    rounds = (first - span, last + span)
-    floor = scale.floor([low for _, low in lows])
-    axes = Axes.within(drawing, 38, drawing.height - upper, 52, 30, rounds, (floor, 1.0))
-    axes.title(f"{scale.title} on the {looks[-1].measured_on} set")
-    axes.rows(ticks(floor, 1.0, 6))
     if lows != highs:
-        edge = [axes.at(*point) for point in (*lows, *reversed(highs))]
-        drawing.path(edge, "none", fill=BAND, closed=True)
+        axes.fill_between(x, lows, highs, color=BAND, linewidth=0)
+    axes.plot(x, values, color=colour, linewidth=2, marker="o", markersize=5)
+    last_round = looks[-1].round
+    first_round = min(look.round for look in looks)
+    span = max(1, last_round - min(first_round, last_round - 1))
+    axes.set_ylim(scale.floor(lows), 1.0)
+    _panel(axes, f"{scale.title} on the {looks[-1].measured_on} set", (first_round, last_round, span))
     if scale.chance is not None:
-        axes.across(scale.chance, MUTED)
-        at = axes.box[2] - 2, axes.at(first, scale.chance)[1] - 4
-        drawing.text("chance", at, colour=MUTED, size=11, anchor="end", centred=False)
-    points = [(x, value) for x, value, _ in known]
-    axes.line(points, colour)
-    for point in points:
-        axes.mark(*point, "circle", 5, colour)
-    if points:
-        _beside(axes, points[-1], f"{points[-1][1]:.3f}", colour)
-    below = axes
-    if guarantee.holds:
-        spent = [(look.round, look.epsilon) for look in looks]
-        most = max(epsilon for _, epsilon in spent) * 1.12 or 1.0
-        below = Axes.within(drawing, 38, 40, 52, upper + 34, rounds, (0.0, most))
-        below.title(f"ε spent so far, {guarantee.condition}")
-        below.rows(ticks(0.0, most, 4))
-        below.line(spent, INK)
-        for point in spent:
-            below.mark(*point, "square", 4.5, INK)
-        _beside(below, spent[-1], Guarantee(spent[-1][1], guarantee.delta, guarantee.unit).value, INK)
-    below.columns(ticks(first, last, 6, whole=True))
-    below.label("round")
-    return drawing
+        axes.axhline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
+        at_end: dict[str, Any] = {"va": "baseline", "ha": "right", "fontsize": 11}
+        write(axes, "chance", (1, scale.chance), (-2, 4), within=("axes fraction", "data"), colour=MUTED, **at_end)
+    if values:
+        write(axes, f"{values[-1]:.3f}", (x[-1], values[-1]), (9, 0), colour=colour, bold=True)
+    if not guarantee.holds:
+        axes.set_xlabel("round")
+        return figure
+    axes.tick_params(labelbottom=False)
+    below = new_axes(figure, 38, 40, 52, upper + 34)
+    spent = [look.epsilon for look in looks]
+    below.plot([look.round for look in looks], spent, color=INK, linewidth=2, marker="s", markersize=4.5)
+    below.set_ylim(0, max(spent) * 1.12 or 1.0)
+    below.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    _panel(below, f"ε spent so far, {guarantee.condition}", (first_round, last_round, span))
+    last = Guarantee(spent[-1], guarantee.delta, guarantee.unit).value
+    write(below, last, (last_round, spent[-1]), (9, 0), bold=True)
+    below.set_xlabel("round")
+    return figure
 
 
-def _beside(axes: Axes, point: tuple[float, float], text: str, colour: str) -> None:
-    """Writes a text right of the last point."""
-    x, y = axes.at(*point)
-    axes.drawing.text(text, (x + 9, y), colour=colour, bold=True)
+def _panel(axes: Axes, title: str, rounds: tuple[int, int, int]) -> None:
+    first, last, span = rounds
+    axes_width = axes.get_position().width * figure_of(axes).get_size_inches()[0] * 72
+    axes.set_title(title, loc="left", fontsize=13, pad=12, color=INK, x=-38 / axes_width)
+    axes.set_xlim(first - 0.02 * span, last + 0.02 * span)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y", color=RULE, linewidth=1)
 
 
-def _draw_comparison(rows: Sequence[Comparison], scale: Scale, width: int) -> Drawing:
+def _draw_comparison(rows: Sequence[Comparison], scale: Scale, width: int) -> Figure:
     """Draws one line a row, its name left of it when there is room, else above."""
     wide = width >= WIDE
     step, left, right = (36, 268, 56) if wide else (50, 8, 48)
@@ -148,18 +141,18 @@ def _draw_comparison(rows: Sequence[Comparison], scale: Scale, width: int) -> Dr
     lows = [end for score in scores for end in (score.low, score.value) if end is not None]
     axes = rows_axes(width, len(rows), step, left, 40, right, scale.floor(lows))
     if scale.chance is not None:
-        axes.along(scale.chance, MUTED)
-        at = axes.at(scale.chance, 0)[0], axes.box[1] - 6
-        anchor = "middle" if wide else "start"
-        axes.drawing.text("chance", at, colour=MUTED, size=11, anchor=anchor, centred=False)
-    axes.label(f"{scale.title} on the test set")
-    for place, row in enumerate(rows):
-        y = place + (0 if wide else 0.2)
-        _draw_row(axes, y, row)
-        middle = axes.at(scores[0].value or 0.0, y)[1]
-        at = (0, middle) if wide else (axes.box[0], middle - 15)
-        axes.drawing.text(_name(row), at, bold=row.is_main, halo=True)
-    return axes.drawing
+        axes.axvline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
+        above: dict[str, Any] = {"va": "baseline", "ha": "center" if wide else "left", "fontsize": 11}
+        write(axes, "chance", (scale.chance, 1), (0, 6), within=("data", "axes fraction"), colour=MUTED, **above)
+    axes.set_xlabel(f"{scale.title} on the test set", labelpad=4)
+    for y, row in enumerate(rows):
+        height = y + (0 if wide else 0.2)
+        _draw_row(axes, height, row)
+        write(
+            axes, _name(row), (0, height), (-left, 0) if wide else (0, 15), within=("axes fraction", "data"),
+            bold=row.is_main, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip
+    return figure_of(axes)
 
 
 def _draw_row(axes: Axes, y: float, row: Comparison) -> None:
@@ -168,60 +161,61 @@ def _draw_row(axes: Axes, y: float, row: Comparison) -> None:
     colour = PRIVATE if row.private else OPEN
     if score.low is not None and score.high is not None:
         several = row.quality.models > 1
-        axes.line([(score.low, y), (score.high, y)], colour, 1.5 if several else 3)
-        for end in (score.low, score.high) if several else ():
-            bar(axes, end, y, 9, colour, 1)
-    kind, size = ("circle", 9) if row.private else ("diamond", 7.5)
-    axes.mark(score.value, y, kind, size, colour, colour if row.private else PAPER)
-    at = axes.box[2] + 8, axes.at(score.value, y)[1]
-    axes.drawing.text(f"{score.value:.3f}", at, bold=row.is_main)
+        axes.plot(
+            [score.low, score.high], [y, y], color=colour, linewidth=1.5 if several else 3,
+            marker="|" if several else None, markersize=9, solid_capstyle="butt",
+        )  # fmt: skip
+    marker, size = ("o", 9) if row.private else ("D", 7.5)
+    axes.plot(
+        [score.value], [y], color=colour, marker=marker, markersize=size, linestyle="none",
+        markerfacecolor=colour if row.private else PAPER, markeredgewidth=2,
+    )  # fmt: skip
+    write(axes, f"{score.value:.3f}", (1, y), (8, 0), within=("axes fraction", "data"), bold=row.is_main)
 
 
-def bar(axes: Axes, x: float, y: float, size: float, colour: str, width: float) -> None:
-    """Draws an upright bar at two values, `size` pixels high."""
-    across, middle = axes.at(x, y)
-    axes.drawing.path([(across, middle - size / 2), (across, middle + size / 2)], colour, width)
-
-
-def _draw_insiders(rows: Sequence[Insider], width: int) -> Drawing:
+def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
     """Draws one bar a row, its adversary above it; no bound is a bar without an end."""
-    drawing = Drawing(width, 50 * len(rows) + 42)
+    figure = new_figure(width, 50 * len(rows) + 42)
+    axes = new_axes(figure, 2, 34, 62, 6)
     finite = [row.guarantee.epsilon for row in rows if row.guarantee.holds]
     limit = max(finite, default=1.0) or 1.0
-    axes = Axes.within(drawing, 2, 34, 62, 6, (0.0, limit), (len(rows) - 0.5, -0.5))
+    axes.set_xlim(0, limit)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_axis_off()
     for y, row in enumerate(rows):
         bounded = row.guarantee.holds
         colour = PRIVATE if row.covered else OPEN
-        end = axes.at(row.guarantee.epsilon if bounded else limit, y + 0.2)
-        left, top = axes.box[0], end[1] - 7
-        edge = [(left, top), (end[0], top), (end[0], top + 15), (left, top + 15)]
-        dash = "" if bounded else "6 4"
-        drawing.path(edge, colour, 1.5, dash=dash, fill=colour if row.covered else PAPER, closed=True)
+        length = row.guarantee.epsilon if bounded else limit
+        axes.barh(
+            y + 0.2, length, height=0.3, color=colour if row.covered else PAPER, edgecolor=colour, linewidth=1.5,
+            linestyle="-" if bounded else (0, (4, 3)),
+        )  # fmt: skip
         named = row.adversary[:1].upper() + row.adversary[1:]
-        drawing.text(named, axes.at(0, y - 0.18), size=12.5 if width >= WIDE else 11.5)
-        value = row.guarantee.value if bounded else "no limit"
-        drawing.text(value, (end[0] + 7, end[1]), bold=True)
+        write(axes, named, (0, y - 0.18), fontsize=12.5 if width >= WIDE else 11.5)
+        write(axes, row.guarantee.value if bounded else "no limit", (length, y + 0.2), (7, 0), bold=True)
     condition = next((row.guarantee for row in rows if row.guarantee.holds), rows[0].guarantee).condition
-    drawing.text(f"ε {condition}", (axes.box[0], axes.box[3] + 20), colour=MUTED, centred=False)
-    return drawing
+    corner = ("axes fraction", "axes fraction")
+    write(axes, f"ε {condition}", (0, 0), (0, -20), within=corner, colour=MUTED, va="baseline")
+    return figure
 
 
-def _draw_calibration(bins: Sequence[ReliabilityBin], width: int) -> Drawing:
+def _draw_calibration(bins: Sequence[ReliabilityBin], width: int) -> Figure:
     """Draws each bin as a point whose area follows its pictures, beside the diagonal of a calibrated model."""
+    axes = new_axes(new_figure(width, 300), 46, 44, 20, 16)
     low = max(0.0, math.floor((min(row.confidence for row in bins) - 0.05) * 10) / 10)
-    floor = min(low, *(row.interval[0] for row in bins))
-    axes = Axes.within(Drawing(width, 312), 46, 44, 20, 28, (low, 1.01), (floor, 1.02))
-    axes.columns(ticks(low, 1.0, 6 if width >= WIDE else 5), grid=True)
-    axes.rows(ticks(floor, 1.0, 8))
-    axes.line([(low, low), (1, 1)], MUTED, 1, dash="4 3")
+    axes.set_xlim(low, 1.01)
+    axes.set_ylim(min(low, *(row.interval[0] for row in bins)), 1.02)
+    axes.grid(color=RULE, linewidth=1)
+    axes.plot([low, 1], [low, 1], color=MUTED, linewidth=1, dashes=(4, 3))
     most = max(row.pictures for row in bins)
-    axes.line([(row.confidence, row.accuracy) for row in bins], PRIVATE, 1.5)
+    axes.plot([row.confidence for row in bins], [row.accuracy for row in bins], color=PRIVATE, linewidth=1.5)
     for row in bins:
-        axes.line([(row.confidence, end) for end in row.interval], PRIVATE, 1.5)
-        axes.mark(row.confidence, row.accuracy, "circle", 3 + 8 * math.sqrt(row.pictures / most), PRIVATE)
-    axes.label("probability that the model gave")
-    axes.title("share that was right")
-    return axes.drawing
+        axes.plot([row.confidence] * 2, row.interval, color=PRIVATE, linewidth=1.5)
+        size = 3 + 8 * math.sqrt(row.pictures / most)
+        axes.plot([row.confidence], [row.accuracy], color=PRIVATE, marker="o", markersize=size, linestyle="none")
+    axes.set_xlabel("probability that the model gave", labelpad=4)
+    axes.set_ylabel("share that was right", labelpad=4)
+    return figure_of(axes)
 
 
 def _name(row: Comparison) -> str:

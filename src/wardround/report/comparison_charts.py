@@ -6,28 +6,17 @@ Each series has a colour, a marker and, from the seventh on, a dashed line; a do
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from wardround.report.canvas import (
-    INK,
-    MARKS,
-    MUTED,
-    OPEN,
-    PAPER,
-    PRIVATE,
-    SERIES,
-    WIDE,
-    Axes,
-    Chart,
-    Drawing,
-    Point,
-    both,
-    rows_axes,
-    ticks,
-)
-from wardround.report.charts import CHANCE, Scale, bar
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
+from wardround.report.charts import CHANCE, Scale
 from wardround.report.comparison import Overview, Row, Spread
+from wardround.report.svg import INK, MUTED, OPEN, PAPER, PRIVATE, RULE, SERIES
 
+_MARKERS = "os^DvP"
 _PROMISES = ("privacy.epsilon", "privacy.noise_multiplier", "privacy.plan")
 _LINE_HEIGHT = 20
 _GUESSING = "chance"
@@ -140,73 +129,54 @@ def _drawn(overview: Overview, series: Sequence[_Series], levels: Sequence[_Leve
 
 def _draw(
     scale: Scale, series: Sequence[_Series], levels: Sequence[_Level], title: str, along: str, width: int
-) -> Drawing:
+) -> Figure:
     """Draws the series and levels: rounds on a linear axis without single runs, else on a logarithmic axis."""
     columns = 2 if width >= WIDE else 1
-    key_height = _LINE_HEIGHT * math.ceil((len(series) + len(levels)) / columns) + 8
-    lows = [score.low for one in series for _, score in one.points] + [level.value for level in levels]
+    entries = len(series) + len(levels)
+    key_height = _LINE_HEIGHT * math.ceil(entries / columns) + 8
+    figure = new_figure(width, 286 + key_height)
+    axes = new_axes(figure, 38, 44 + key_height, 20, 34)
+    scores = [score for one in series for _, score in one.points]
+    lows = [*(score.low for score in scores), *(level.value for level in levels)]
+    axes.set_ylim(scale.floor(lows), 1.0)
+    axes.set_title(title, loc="left", fontsize=13, pad=12, color=INK, x=-38 / (width - 58))
+    axes.grid(axis="y", color=RULE, linewidth=1)
     places = sorted({x for one in series for x, _ in one.points})
-    first, last, is_round = places[0], places[-1], along == "round"
-    floor, edge = scale.floor(lows), 0.03 * ((last - first) or 1)
-    ends = (first - edge, last + edge) if is_round else (first / 1.15, last * 1.15)
-    drawing = Drawing(width, 286 + key_height)
-    axes = Axes.within(drawing, 38, 44 + key_height, 20, 34, ends, (floor, 1.0), is_log=not is_round)
-    axes.title(title)
-    axes.rows(ticks(floor, 1.0, 6))
-    if is_round:
-        axes.columns(ticks(first, last, 6, whole=True))
+    if along == "round":
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     else:
-        axes.columns(places, [f"{place:.3g}" for place in places])
-    axes.label(along)
-    for number, level in enumerate(levels):
-        axes.across(level.value, level.colour, 1.4, dash=_dash_of(number))
+        axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:.3g}" for place in places])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(places[0] / 1.15, places[-1] * 1.15)
+    axes.set_xlabel(along)
     for number, one in enumerate(series):
-        _draw_series(axes, one, number, dots=not is_round)
-    samples = [(one.label, partial(_series_sample, drawing, number)) for number, one in enumerate(series)]
-    samples += [
-        (level.label, partial(_sample, drawing, level.colour, 1.4, _dash_of(number)))
-        for number, level in enumerate(levels)
-    ]
-    drawing.legend(samples, columns, _LINE_HEIGHT)
-    return drawing
-
-
-def _dash_of(number: int) -> str:
-    return f"{4 + 4 * number} 3"
-
-
-def _style_of(number: int) -> tuple[str, str, str]:
-    """Returns the colour, the mark and the dashes of a series."""
-    return (
-        SERIES[number % len(SERIES)],
-        MARKS[number % len(MARKS)],
-        "" if number < len(SERIES) else "12 4",
-    )
-
-
-def _sample(drawing: Drawing, colour: str, width: float, dash: str, at: Point) -> None:
-    """Draws a piece of a line for the key."""
-    drawing.path([at, (at[0] + 34, at[1])], colour, width, dash=dash)
-
-
-def _series_sample(drawing: Drawing, number: int, at: Point) -> None:
-    colour, mark, dash = _style_of(number)
-    _sample(drawing, colour, 2, dash, at)
-    drawing.mark((at[0] + 17, at[1]), mark, 6.5, colour)
+        _draw_series(axes, one, number, dots=along != "round")
+    for number, level in enumerate(levels):
+        axes.axhline(level.value, color=level.colour, linewidth=1.4, dashes=(4 + 4 * number, 3), label=level.label)
+    figure.legend(
+        loc="lower left", bbox_to_anchor=(0, 0), ncol=columns, frameon=False, fontsize=11.5, labelcolor=INK,
+        borderaxespad=0.2, handlelength=2.6, labelspacing=0.45,
+    )  # fmt: skip
+    return figure
 
 
 def _draw_series(axes: Axes, one: _Series, number: int, *, dots: bool) -> None:
-    colour, mark, dash = _style_of(number)
-    axes.line([(x, score.mean) for x, score in one.points], colour, dash=dash)
-    for x, score in one.points:
-        axes.mark(x, score.mean, mark, 6.5, colour)
-        if dots and len(score.values) > 1:
-            axes.line([(x, score.low), (x, score.high)], colour, 1.5)
-            for value in score.values:
-                axes.mark(x, value, mark, 3.5, colour)
+    colour, marker = SERIES[number % len(SERIES)], _MARKERS[number % len(_MARKERS)]
+    places = [x for x, _ in one.points]
+    style = "-" if number < len(SERIES) else (0, (6, 2))
+    axes.plot(
+        places, [score.mean for _, score in one.points], color=colour, linewidth=2, linestyle=style,
+        marker=marker, markersize=6.5, label=one.label,
+    )  # fmt: skip
+    for x, score in one.points if dots else ():
+        if len(score.values) > 1:
+            axes.plot([x, x], [score.low, score.high], color=colour, linewidth=1.5)
+            every = [x] * len(score.values)
+            axes.plot(every, score.values, color=colour, linestyle="none", marker=marker, markersize=3.5)
 
 
-def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Drawing:
+def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
     """Draws a line for each configuration, its name above it, a mark for each run and a bar at the mean."""
     scores = [_score(overview, row) for row in rows]
     baselines = _baselines(overview)
@@ -215,17 +185,23 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Drawing
     )
     axes = rows_axes(width, len(rows), 46, 8, 44, 56, floor)
     for level in baselines:
-        axes.along(level.value, MUTED)
-    axes.label(f"{overview.headline.title} on the test set")
-    for place, (row, score) in enumerate(zip(rows, scores, strict=True)):
-        y, private = place + 0.2, row.guarantee.holds
+        axes.axvline(level.value, color=MUTED, linewidth=1, dashes=(4, 3))
+    axes.set_xlabel(f"{overview.headline.title} on the test set", labelpad=4)
+    for y, (row, score) in enumerate(zip(rows, scores, strict=True)):
+        private = row.guarantee.holds
         colour = PRIVATE if private else OPEN
-        axes.line([(score.low, y), (score.high, y)], colour, 1.5)
-        for value in score.values:
-            axes.mark(value, y, "circle" if private else "diamond", 7, colour, colour if private else PAPER)
-        bar(axes, score.mean, y, 16, INK, 2)
-        at = axes.box[0], axes.at(floor, place - 0.18)[1]
-        size = 12.0 if width >= WIDE else 11.0
-        axes.drawing.text(row.label, at, bold=row.name == overview.best, size=size, halo=True)
-        axes.drawing.text(f"{score.mean:.3f}", (axes.box[2] + 8, axes.at(floor, y)[1]))
-    return axes.drawing
+        axes.plot([score.low, score.high], [y + 0.2] * 2, color=colour, linewidth=1.5)
+        axes.plot(
+            score.values, [y + 0.2] * len(score.values), color=colour, linestyle="none",
+            marker="o" if private else "D", markersize=7, markerfacecolor=colour if private else PAPER,
+            markeredgewidth=1.6,
+        )  # fmt: skip
+        axes.plot(
+            [score.mean], [y + 0.2], color=INK, linestyle="none", marker="|", markersize=16, markeredgewidth=2
+        )
+        write(
+            axes, row.label, (0, y - 0.18), within=("axes fraction", "data"), bold=row.name == overview.best,
+            fontsize=12 if width >= WIDE else 11, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+        write(axes, f"{score.mean:.3f}", (1, y + 0.2), (8, 0), within=("axes fraction", "data"))
+    return figure_of(axes)

@@ -363,7 +363,7 @@ def _lost(lines: Iterable[JsonObject]) -> LostAttempts | None:
 
 
 def _environment(environment: JsonDict) -> tuple[tuple[str, str], ...]:
-    """Returns versions and machine."""
+    """Returns date, versions and machine, without what the run did not have."""
     packages = JsonObject(environment, "environment.json").section("packages").values
-    own = {k: v for k, v in environment.items() if k not in ("packages", "study_digest")}
+    own = {k: v for k, v in environment.items() if k not in ("packages", "study_digest") and v is not None}
     return tuple((key, str(value)) for key, value in {**own, **packages}.items())

@@ -21,7 +21,7 @@ def write_report(record: RunRecord, key: SigningKey | None = None) -> Path:
         key: signs the page, if it signed the record.
 
     Raises:
-        MissingExtra: Jinja2 is not installed.
+        MissingExtra: matplotlib or Jinja2 is not installed.
         RecordError: a file of the record has another shape than this version writes.
     """
     try:
@@ -39,7 +39,7 @@ def write_comparison(overview: Overview, folder: Path) -> Path:
     """Writes comparison.json and comparison.html into a folder, each whole or not at all; returns the page's path.
 
     Raises:
-        MissingExtra: Jinja2 is not installed; the JSON is written all the same.
+        MissingExtra: matplotlib or Jinja2 is not installed; the JSON is written all the same.
     """
     content = json.dumps(overview.to_json(), indent=2, allow_nan=False) + "\n"
     write_whole(folder / "comparison.json", content.encode())

@@ -52,7 +52,7 @@ def write_table(table: Table, out: Path) -> Path:
     """Writes `table.json` and `reproduction.html` into a folder; returns the page's path.
 
     Raises:
-        MissingExtra: Jinja2 is not installed; the JSON is written all the same.
+        MissingExtra: matplotlib or Jinja2 is not installed; the JSON is written all the same.
     """
     make_private_folder(out)
     write_whole(out / "table.json", (json.dumps(table.to_json(), indent=2) + "\n").encode())

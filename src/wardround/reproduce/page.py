@@ -1,18 +1,18 @@
 """A reproduction as one self-contained page; dashed and hollow is published, filled and blue is repaired."""
 
-from functools import partial
+from matplotlib.figure import Figure as Drawing
 
-from wardround.report.canvas import INK, MUTED, OPEN, PAPER, PRIVATE, Axes, Chart, Drawing, Point, both, ticks
+from wardround.report.canvas import Chart, both, new_axes, new_figure
 from wardround.report.page import markup_of, rendered
+from wardround.report.svg import INK, MUTED, OPEN, PRIVATE, RULE
 from wardround.reproduce.table import PHANTOMS, Figure, Origin, Table
 
 _STYLES: dict[Origin, tuple[str, str, str]] = {
-    Origin.PUBLISHED: (MUTED, "6 3", "square"),
-    Origin.AS_PUBLISHED: (OPEN, "", "diamond"),
-    Origin.REPAIRED: (PRIVATE, "", "circle"),
-    Origin.OPEN: (INK, "2 3", "up"),
+    Origin.PUBLISHED: (MUTED, "--", "s"),
+    Origin.AS_PUBLISHED: (OPEN, "-", "D"),
+    Origin.REPAIRED: (PRIVATE, "-", "o"),
+    Origin.OPEN: (INK, ":", "^"),
 }
-"""Colour, dashes and mark."""
 
 
 def render(table: Table) -> str:
@@ -31,38 +31,24 @@ def _chart(figure: Figure) -> Chart:
 def _drawn(figure: Figure, width: int) -> Drawing:
     columns = 2 if width > 400 else 1
     foot = 60 + 20 * -(-len(figure.series) // columns)
-    drawing = Drawing(width, 320 + foot)
-    every = [(x, y) for series in figure.series for x, y in zip(series.x, series.y, strict=True)]
-    across, up = _ends([x for x, _ in every]), _ends([y for _, y in every])
-    names = [str(name) for name in figure.ticks]
-    axes = Axes.within(drawing, 50, foot, 24, 30, (-0.4, len(names) - 0.6) if names else across, up)
-    axes.title(figure.y_title)
-    axes.rows(ticks(*up, 8))
-    axes.columns(range(len(names)), names) if names else axes.columns(ticks(*across, 8 if columns > 1 else 5))
-    axes.label(figure.x_title)
-    samples = []
+    drawing = new_figure(width, 320 + foot)
+    axes = new_axes(drawing, 50, foot, 24, 30)
+    axes.grid(axis="y", color=RULE, linewidth=1)
     for number, series in enumerate(figure.series, start=1):
-        colour, dash, mark = _STYLES[series.origin]
-        fill = colour if series.origin is Origin.REPAIRED else PAPER
-        points = list(zip(series.x, series.y, strict=True))
-        axes.line(points, colour, 1.6, dash=dash)
-        for x, y in points if len(points) < 12 else ():
-            axes.mark(x, y, mark, 6.5, colour, fill)
-        end = axes.at(*points[-1])
-        drawing.text(str(number), (end[0] + 8, end[1]), size=9.5, colour=colour)
-        samples.append((f"{number}  {series.label}", partial(_sample, drawing, (colour, dash, mark), fill)))
-    drawing.legend(samples, columns)
+        colour, line, marker = _STYLES[series.origin]
+        axes.plot(
+            series.x, series.y, color=colour, linestyle=line, linewidth=1.6, label=f"{number}  {series.label}",
+            marker=marker if len(series.x) < 12 else None, markersize=6.5,
+            markerfacecolor=colour if series.origin is Origin.REPAIRED else "none",
+        )  # fmt: skip
+        axes.annotate(
+            str(number), (series.x[-1], series.y[-1]), xytext=(8, 0), textcoords="offset points",
+            va="center", fontsize=9.5, color=colour, annotation_clip=False,
+        )  # fmt: skip
+    if figure.ticks:
+        axes.set_xticks(range(len(figure.ticks)), figure.ticks)
+        axes.set_xlim(-0.4, len(figure.ticks) - 0.6)
+    axes.set_xlabel(figure.x_title)
+    axes.set_title(figure.y_title, loc="left", fontsize=13, pad=12, color=INK)
+    drawing.legend(loc="lower left", ncols=columns, frameon=False, fontsize=10, handlelength=2.4)
     return drawing
-
-
-def _sample(drawing: Drawing, style: tuple[str, str, str], fill: str, at: Point) -> None:
-    colour, dash, mark = style
-    drawing.path([at, (at[0] + 34, at[1])], colour, 1.6, dash=dash)
-    drawing.mark((at[0] + 17, at[1]), mark, 6.5, colour, fill)
-
-
-def _ends(values: list[float]) -> Point:
-    """Returns the ends of a scale: those of the values, and a twentieth of their range beyond."""
-    low, high = min(values), max(values)
-    beyond = 0.05 * (high - low) or 0.5
-    return low - beyond, high + beyond

@@ -87,7 +87,8 @@ class JointSum:
             _log.exception("training failed")
             broken = Failure(FailureCode.INTERNAL, Stage.TRAINING)
             return Total(None, {}, {name: failures.get(name, broken) for name in requests})
-        return Total(update, {agent.name: agent.event_of(request) for agent in admitted}, failures)
+        event = admitted[0].event_of(request)
+        return Total(update, {agent.name: event for agent in admitted}, failures)
 
     def _released(self, admitted: list[Agent], request: Request) -> Vector:
         first, work, hospitals = admitted[0], request.work, len(admitted)

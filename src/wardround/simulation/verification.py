@@ -27,6 +27,7 @@ from wardround.coordinator.certificate import all_were_present, witness_of
 from wardround.coordinator.evaluation import noise_std
 from wardround.coordinator.figures import figures_of
 from wardround.errors import PrivacyError, RecordError
+from wardround.ledger.book import Part
 from wardround.ledger.file import LedgerFile
 from wardround.models.catalogue import NAMES
 from wardround.privacy.plans.adversaries import insiders_of
@@ -270,11 +271,9 @@ def _charged(
     given: Path | None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns what the ledger was held against, and what could not be."""
-    if given is None and not (path / FILE).exists():
+    place = given or ledger_of(path)
+    if place is None:
         return (), ("charges: the ledger is not here (--ledger)",)
-    noted = JsonObject(read_json(path / FILE), FILE) if (path / FILE).exists() else JsonObject({}, FILE)
-    lasting = noted.values.get("ledger")
-    place = given or (path / IN_FOLDER if lasting is None else Path(noted.text("ledger")))
     if not place.exists():
         return (), (f"charges: ledger {place} is not here (--ledger)",)
     with LedgerFile(place) as ledger:
@@ -287,30 +286,40 @@ def _charged(
         else:
             missing = ("position of the ledger: it takes the private key that signed the run (--key)",)
         if record is not None:
-            said.append(_covered(path, study, record, ledger, noted))
+            said.append(_covered(path, study, record, ledger))
     return tuple(said), missing
 
 
-def _covered(path: Path, study: Study, record: RunRecord, ledger: LedgerFile, noted: JsonObject) -> str:
+def ledger_of(path: Path) -> Path | None:
+    """Returns the ledger that the folder of a run names; None where it names none."""
+    if not (path / FILE).exists():
+        return None
+    noted = JsonObject(read_json(path / FILE), FILE)
+    return path / IN_FOLDER if noted.values.get("ledger") is None else Path(noted.text("ledger"))
+
+
+def parts_of(path: Path, study: Study, ledger: LedgerFile) -> list[Part]:
+    """Returns the parts of a run's hospitals in its ledger; of every run of the study if the folder names no run."""
+    run = read_json(path / FILE).get("run") if (path / FILE).exists() else None
+    begun = [part for part in ledger.book().parts.values() if part.begun.study == study.digest]
+    return [part for part in begun if run in (None, part.begun.run)]
+
+
+def _covered(path: Path, study: Study, record: RunRecord, ledger: LedgerFile) -> str:
     """Refuses a certificate that has fewer events, or less epsilon, than the ledger charged a hospital for this run."""
     certificate = JsonObject(record.certificate, "certificate.json")
     spent = {name: row.number("epsilon_spent") for name, row in certificate.named_objects("ledgers").items()}
     covered = (
         dict(leaves(from_json(certificate.section("event").values))) if certificate.values.get("event") else {}
     )
-    run = noted.values.get("run")
-    parts = [
-        part
-        for part in ledger.book().parts.values()
-        if part.begun.study == study.digest and run in (None, part.begun.run)
-    ]
+    parts = parts_of(path, study, ledger)
     if {part.begun.hospital for part in parts} != spent.keys():
         raise RecordError(
             f"Ledger {ledger.path} must have the part of every hospital of the run in {path}, and has not; give the "
             "ledger that it was charged to.",
             code="record-ledger",
         )
-    for part in parts if run is not None else ():
+    for part in parts if (path / FILE).exists() else ():
         epsilon = epsilon_of(event_of_leaves(sorted_leaves(part.counts)), part.begun.delta, part.begun.accountant)
         fewer = any(count > covered.get(leaf, 0) for leaf, count in part.counts.items())
         if fewer or spent[part.begun.hospital] < epsilon * (1 - EXACT):

@@ -6,6 +6,7 @@ refuses requests that a web page of elsewhere sends to it under another host nam
 
 import hashlib
 import json
+import math
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from html import escape
@@ -74,9 +75,13 @@ def lines_of(view: View) -> Iterator[str]:
 
 
 def _spent(view: CoordinatorView | RunView) -> str:
-    spent = "none yet" if view.epsilon_spent is None else format_epsilon(view.epsilon_spent)
-    left = max(0.0, view.epsilon - (view.epsilon_spent or 0.0))
-    return f"epsilon spent: {spent} of {format_epsilon(view.epsilon)} for one patient; {left:.3g} left"
+    if math.isinf(view.epsilon):
+        return "epsilon: infinity, nothing is promised"
+    most = f"{format_epsilon(view.epsilon)} at delta = {view.delta:g} for one patient"
+    if view.epsilon_spent is None:
+        return f"epsilon: at most {most}; not computed yet for the rounds so far"
+    spent, left = format_epsilon(view.epsilon_spent), max(0.0, view.epsilon - view.epsilon_spent)
+    return f"epsilon spent by round {view.spent_round}: {spent} of {most}; {left:.3g} left"
 
 
 def _by_work(view: CoordinatorView | HospitalView) -> Iterator[str]:

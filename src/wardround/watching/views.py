@@ -8,6 +8,7 @@ import json
 import math
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from wardround.hospital.accepted import accepted_digests, read_accepted
 from wardround.ledger.file import LedgerFile
 from wardround.records.json_object import JsonObject
 from wardround.records.reading import read_lines
+from wardround.records.signer import HISTORY
 from wardround.watching.live import STATUS, live_folder
 
 SLOW_S = 30.0
@@ -60,8 +62,10 @@ class CoordinatorView:
     """A run as its coordinator sees it.
 
     Attributes:
-        epsilon_spent: of the rounds that ended, as last recorded; None before.
+        epsilon_spent: up to `spent_round`, as last recorded; None before.
+        spent_round: the round of that record, 0 before; later rounds have spent more.
         epsilon: of the whole study; infinity where nothing is promised.
+        delta: at which both hold.
         seconds_by_work: of exchanges, waited for.
     """
 
@@ -71,7 +75,9 @@ class CoordinatorView:
     rounds: int
     is_over: bool
     epsilon_spent: float | None
+    spent_round: int
     epsilon: float
+    delta: float
     hospitals: tuple[HospitalSeen, ...]
     seconds_by_work: dict[str, float]
 
@@ -118,8 +124,10 @@ class RunView:
     Attributes:
         stage: the part of the work; `done` of its `total` steps, which is 0 where it has none.
         round: the last one in the record.
-        epsilon_spent: of the rounds that ended, as last recorded; None before.
+        epsilon_spent: up to `spent_round`, as last recorded; None before.
+        spent_round: the round of that record, 0 before; later rounds have spent more.
         epsilon: of the whole study; infinity where nothing is promised.
+        delta: at which both hold.
         figures: titles and values of metrics, as last recorded; released without protection.
         measured_on: their patients, "test" or "validation".
         hospitals: that are asked.
@@ -134,7 +142,9 @@ class RunView:
     round: int
     rounds: int
     epsilon_spent: float | None
+    spent_round: int
     epsilon: float
+    delta: float
     figures: tuple[tuple[str, float], ...]
     measured_on: str
     hospitals: int
@@ -143,6 +153,16 @@ class RunView:
 
 
 View = CoordinatorView | HospitalView | RunView
+
+
+def spent_by(lines: Sequence[dict[str, object]]) -> tuple[int, float | None]:
+    """Returns the last round whose epsilon is in the history, and that epsilon; 0 and None before.
+
+    Raises:
+        RecordError: the line is damaged.
+    """
+    found = [JsonObject(line, HISTORY) for line in lines if "epsilon" in line]
+    return (found[-1].integer("round"), found[-1].number("epsilon")) if found else (0, None)
 
 
 def json_of(view: View) -> dict[str, object]:
@@ -180,11 +200,12 @@ def coordinator_view(run: Path) -> CoordinatorView:
         notes = JsonObject(json.loads(decoded(read_regular(path, MOST_JSON_BYTES))), str(path))
     except (OSError, Unfit, ValueError) as error:
         raise RecordError(f"{path} must be readable ({error}); start the coordinator again.") from None
-    now, spent, epsilon = datetime.now(UTC), None, math.inf
+    now, epsilon, delta = datetime.now(UTC), math.inf, 0.0
+    spent_round, spent = 0, None
     if (run / "study.toml").is_file():
-        epsilon = plan_of(read_study(run / "study.toml")).epsilon
-        found = [line["epsilon"] for line in read_lines(run / "rounds.jsonl") if "epsilon" in line]
-        spent = float(found[-1]) if found and isinstance(found[-1], float | int) else None
+        plan = plan_of(read_study(run / "study.toml"))
+        epsilon, delta = plan.epsilon, plan.delta
+        spent_round, spent = spent_by(read_lines(run / HISTORY))
     hospitals = notes.named_objects("hospitals")
     seconds = notes.section("seconds")
     return CoordinatorView(
@@ -194,7 +215,9 @@ def coordinator_view(run: Path) -> CoordinatorView:
         rounds=notes.integer("rounds"),
         is_over=notes.flag("is_over"),
         epsilon_spent=spent,
+        spent_round=spent_round,
         epsilon=epsilon,
+        delta=delta,
         hospitals=tuple(_seen(name, row, now) for name, row in hospitals.items()),
         seconds_by_work={work: seconds.number(work) for work in seconds.values},
     )

@@ -14,7 +14,7 @@ from wardround.config import Study
 from wardround.records.json_object import JsonObject
 from wardround.records.reading import read_lines
 from wardround.records.signer import HISTORY
-from wardround.watching.views import RunView
+from wardround.watching.views import RunView, spent_by
 
 
 class Watched:
@@ -51,7 +51,8 @@ class Watched:
         """
         lines = read_lines(self._run / HISTORY) if self._trains else []
         measured = [line for line in lines if "metrics" in line]
-        spent = [JsonObject(line, HISTORY).number("epsilon") for line in lines if "epsilon" in line]
+        spent_round, spent = spent_by(lines)
+        epsilon, delta = self._promised
         last = JsonObject(lines[-1] if lines else {}, HISTORY)
         return RunView(
             study=self._study.study.name,
@@ -60,8 +61,10 @@ class Watched:
             total=self._total,
             round=last.integer("round") if lines else 0,
             rounds=self._study.rounds,
-            epsilon_spent=spent[-1] if spent else None,
-            epsilon=self._promised,
+            epsilon_spent=spent,
+            spent_round=spent_round,
+            epsilon=epsilon,
+            delta=delta,
             figures=_figures(JsonObject(measured[-1], HISTORY)) if measured else (),
             measured_on=str(measured[-1].get("measured_on", "test")) if measured else "",
             hospitals=self._study.hospitals.count,
@@ -70,8 +73,9 @@ class Watched:
         )
 
     @cached_property
-    def _promised(self) -> float:
-        return plan_of(self._study).epsilon
+    def _promised(self) -> tuple[float, float]:
+        plan = plan_of(self._study)
+        return plan.epsilon, plan.delta
 
     def _left(self) -> float | None:
         """Returns the seconds that the stage goes on at the pace so far; None where that is not known."""

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from torch.func import functional_call
 
 from wardround.models.catalogue import build
@@ -12,6 +12,7 @@ from wardround.models.networks.voxel_features import (
     AFAR,
     CURVED,
     SLOPED,
+    SMOOTHED,
     WIDTHS,
     StandardiseContent,
     VoxelFeatures,
@@ -252,3 +253,37 @@ def test_boxes_are_of_each_picture_alone_and_bounded():
     alone = torch.cat([BOXED(picture[None]) for picture in given])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
     assert together[:, -9:-6].abs().max() <= 1.5
+
+
+# Answers of boxed features -------------------------------------------------------------------------------
+
+
+def boxed(size):
+    return build("boxed_voxel_features", size=size, channels=1, num_classes=3, init_generator=generator(1))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_in_evaluation_probabilities_are_blurred_and_in_training_they_are_not(size):
+    network = boxed(size)
+    with torch.no_grad():
+        network.trained.get_parameter("classifier.weight").normal_(0, 3, generator=generator(2))
+        scores, answers = (
+            network.trained.train(mode)(network.encode(pictures(size=size))) for mode in (True, False)
+        )
+    before, found = scores.softmax(dim=1).numpy(), answers.exp().numpy()
+    width = (0, 0, *(SMOOTHED,) * len(size))
+    expected, inside = (
+        gaussian_filter(values, width, mode="constant", truncate=20) for values in (before, np.ones_like(before))
+    )
+    np.testing.assert_allclose(found, expected / inside, rtol=1e-4, atol=1e-6)  # the share of the weights inside
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    assert np.abs(found - before).max() > 0.1
+    assert torch.equal(network.trained[:3](network.encode(pictures(size=size))), scores)
+
+
+def test_of_certain_scores_the_logarithms_are_finite():
+    network = boxed((12, 17))
+    with torch.no_grad():
+        network.trained.get_parameter("classifier.bias").copy_(torch.tensor([500.0, 0.0, -500.0]))
+        answers = network.trained.eval()(network.encode(pictures()))
+    assert torch.isfinite(answers).all()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wardround.boundary.text import counted
-from wardround.inference.answers import LEAST_MARGIN, RULE
+from wardround.inference.answers import LEAST_MARGIN, rule_of
 from wardround.inference.model import Model
 
 BLANK = "not known to the run; to be written by the people who trained the model"
@@ -103,7 +103,7 @@ def _known(model: Model, facts: Facts) -> dict[str, str]:
         "initialisation": f"drawn from the public seed {card.network.init_seed}"
         + (f"; frozen parameters SHA-256 {card.encoder_sha256}" if card.encoder_sha256 else ""),
         "preprocessing": f"{recipe}; normalisation {_said(card.normalisation, *card.normalisation)}",
-        "thresholds": f"the most probable class is called; {RULE} (margin {LEAST_MARGIN:g}, public)",
+        "thresholds": f"the most probable class is called; {rule_of(card.target)} (margin {LEAST_MARGIN:g}, public)",
         "calibration": model.calibration,
         "privacy": card.statement,
         "ensemble": f"the mean of the probabilities of {', '.join(model.names)}" if model.names else "none",

@@ -37,7 +37,7 @@ from wardround.per_patient.guards.draws import PictureKeys, drawing
 from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import Microbatch, patient_ranges
-from wardround.per_patient.slow_path import slow_gradients
+from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
 from wardround.per_patient.sums import Factors, add, norms_of
 
 MOST = 2.0**-8
@@ -50,8 +50,11 @@ _LATER = 16
 _SELDOM = 128
 """Batches of which one is checked, where nothing is new."""
 
-_BYTES_AT_ONCE = 1 << 26
-"""Gradients of patients alone that are in memory at one time, at most, unless one is larger."""
+_BYTES_AT_ONCE = 1 << 24
+"""Gradients of patients alone that are in memory at one time, at most, unless one is larger.
+
+They lie beside the kept gradients of the batch, so that they decide the peak of the first step.
+"""
 
 
 @dataclass
@@ -131,7 +134,8 @@ class Company:
     ) -> float:
         """Returns what the differences of all patients add up to, judged by some, in units of the clipping norm."""
         every = torch.zeros(part.num_patients, dtype=torch.float64).index_copy_(0, of, signs)
-        total = self._signed(found, every)
+        total = torch.zeros(1, self.layout.size, dtype=self.layout.dtype, device=self.layout.device)
+        self._add_signed(total, found, every)
         patient = part.patient.cpu()
         places = torch.nonzero(torch.isin(patient, of))[:, 0]
         own = PatientBatch(
@@ -147,16 +151,17 @@ class Company:
                 own.patient[pictures].to(part.patient.device) - first, last - first,
             )  # fmt: skip
             some_keys = None if own_keys is None else own_keys[pictures]
-            alone = Microbatch(slice(first, last), some.patient, gradients=self._alone(some, some_keys))
-            total -= self._signed(alone, signs[first:last])
+            members = slice(first, last)  # no name for their gradients: each is freed before the next is formed
+            self._add_signed(
+                total, Microbatch(members, some.patient, gradients=self._alone(some, some_keys)), -signs[members]
+            )
         difference = torch.linalg.vector_norm(total, dtype=torch.float64)
         return float(difference) * part.num_patients / math.sqrt(len(of)) / self.clipping_norm
 
-    def _signed(self, found: Microbatch, signs: Tensor) -> Tensor:
-        """Returns the sum of the clipped gradients of a microbatch, each times its sign, (parameter,)."""
+    def _add_signed(self, total: Tensor, found: Microbatch, signs: Tensor) -> None:
+        """Adds the clipped gradients of a microbatch, each times its sign, to a vector, (1, parameter)."""
         sections = self.rule.sections(list(self.layout.parameters))
         sizes = self.layout.sizes_of(sections)
-        total = torch.zeros(1, self.layout.size, dtype=self.layout.dtype, device=self.layout.device)
         with torch.no_grad(), in_full_precision(self.layout.device):
             norms = norms_of(found, self.layout, sections, len(sizes))
             finite = torch.isfinite(norms).all(0)
@@ -164,9 +169,10 @@ class Company:
             values = torch.where(finite, factors * signs.to(norms.device), 0.0)
             owner = torch.zeros(len(signs), dtype=torch.int64)
             add(total, found, owner, self.layout, Factors(values, finite, bool(finite.all()), sections))
-        return total[0]
 
     def _alone(self, part: PatientBatch, keys: PictureKeys | None) -> Tensor:
+        if part.num_patients == 1:
+            return gradient_in_parts(self.model, self.layout, self.loss, part, 1, keys)
         if len(part.inputs) > 1:
             try:
                 with warnings.catch_warnings(action="ignore"):

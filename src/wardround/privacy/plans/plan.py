@@ -13,6 +13,7 @@ training persons; that of an evaluation is of its own part alone, as nobody is b
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import assert_never
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
@@ -104,7 +105,7 @@ class Plan:
                 f"images_per_patient must be the {charged} pictures that are charged, got {self.images_per_patient}."
             )
 
-    @property
+    @cached_property
     def training(self) -> Training:
         """The part that protects the rounds."""
         return next(part for part in self.parts if isinstance(part, Training))

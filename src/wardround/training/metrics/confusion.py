@@ -35,16 +35,16 @@ def balanced_accuracy(table: Floats) -> Floats:
     return ratio(np.where(occurs, shares, 0.0).sum(axis=1), occurs.sum(axis=1).astype(np.float64))
 
 
-def matthews(table: Floats) -> Floats:
-    """Returns Matthews' correlation of true and called class, for any number of classes.
+def matthews(labels: Labels, called: Indices) -> float | None:
+    """Returns Matthews' correlation of true and called class, for any number of classes (Gorodkin 2004).
 
-    Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006; unknown when all pictures are of one class, or
-    were called one, where scikit-learn says 0.
+    None when all pictures are of one class, or were called one; scikit-learn says 0 there.
     """
-    true, called, total = table.sum(axis=2), table.sum(axis=1), table.sum(axis=(1, 2))
-    together = np.trace(table, axis1=1, axis2=2) * total - (true * called).sum(axis=1)
-    alone = (total**2 - (true**2).sum(axis=1)) * (total**2 - (called**2).sum(axis=1))
-    return ratio(together, np.sqrt(alone))
+    from sklearn.metrics import matthews_corrcoef  # here: it takes most of a second to import
+
+    if len(np.unique(labels)) < 2 or len(np.unique(called)) < 2:
+        return None
+    return float(matthews_corrcoef(labels, called))
 
 
 def quadratic_kappa(table: Floats) -> Floats:
