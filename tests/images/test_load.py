@@ -159,6 +159,14 @@ def test_a_file_that_changes_between_hashing_and_decoding_is_an_error(root, monk
     assert list((root.parent / "cache").iterdir()) == []
 
 
+def test_a_small_file_is_read_once_for_its_hash_and_its_picture(root, monkeypatch):
+    head, heads = Store.head, []
+    monkeypatch.setattr(Store, "head", lambda store, name, most: heads.append(name) or head(store, name, most))
+    load(root)
+    pictures = [name for name in heads if name.endswith(".png")]
+    assert len(pictures) == len(set(pictures)) > 0
+
+
 def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
     options = PhantomOptions(patients=8, image_size=32, sites=2)
 
