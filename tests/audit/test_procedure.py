@@ -87,6 +87,14 @@ def real_count_in_the_noise(patch):
 
 
 @pytest.mark.thorough
+def test_a_centred_study_is_attacked_by_its_model(tmp_path):
+    study = private(tmp_path)
+    section = study.federation.model_copy(update={"centre_rounds": 2})
+    found = audited(study.model_copy(update={"federation": section}), runs=3, alpha=0.01)
+    assert (found.clips, found.noise, found.contradictions) == (None, (), ())
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("plant", "seen"),
     [(no_noise_on_biases, "and 0.0% in one of them"), (real_count_in_the_noise, "one patient moves the sum")],

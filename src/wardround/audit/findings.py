@@ -204,7 +204,7 @@ def lines_of(audit: Audit) -> list[str]:
     if isinstance(audit.procedure, Procedure):
         one = audit.procedure
         clips = (
-            "; how far the sum moves was not measured: that takes a fixed clip and fedsgd"
+            "; how far the sum moves was not measured: that takes a fixed clip, fedsgd and no centre_rounds"
             if one.clips is None
             else f"; the sum moves by {one.clips:.3f} clipping norms"
         )

@@ -156,11 +156,12 @@ def audit_procedure(
     with TemporaryDirectory(prefix="wardround-audit-") as folder:
         both = neighbours_of(study, observer, Path(folder))
         alike = study.model_copy(update={"study": study.study.model_copy(update={"seed": 0})})
-        first = {world: _seen(alike, _everyone(plan), part, 1, "alike") for world, part in _worlds(both)}
+        is_sum, everyone = study.federation.strategy == "fedsgd" and not study.centre_rounds, _everyone(plan)
+        known = 1 if is_sum else rounds
+        first = {world: _seen(alike, everyone, part, known, "alike") for world, part in _worlds(both)}
         direction = first[True] - first[False]
         length = float(np.linalg.norm(direction))
         direction = direction / length if length else direction
-        is_sum = study.federation.strategy == "fedsgd"
         std = noise_std(study, plan) if is_sum and availability_of(study) is None else None
         noise = () if std is None else _parameter_noise(study, plan, both.whole, std)
         observer.stage("whole procedure, two worlds")
@@ -377,9 +378,9 @@ def _worlds(both: Neighbours) -> Iterator[tuple[bool, Materials]]:
 
 
 def _seen(study: Study, plan: Plan, materials: Materials, rounds: int, label: str) -> Float64:
-    """Returns what is released in some rounds, added up; of local steps the model after them."""
+    """Returns the sums of some rounds, added up; of local steps, and with centre rounds, the model after them."""
     name = f"audit/procedure/{label}"
-    if study.federation.strategy != "fedsgd":
+    if study.federation.strategy != "fedsgd" or study.centre_rounds:
         made = models_of(study, plan, materials, materials.hospitals, name, averaged=False)
         return next(islice(made, rounds - 1, None)).astype(np.float64)
     with LedgerFile(Path(":memory:")) as ledgers:
