@@ -1,8 +1,8 @@
 """The one way in, from a folder to patients with pictures."""
 
 import itertools
-from collections import Counter
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
