@@ -161,7 +161,7 @@ def test_a_file_that_changes_between_hashing_and_decoding_is_an_error(root, monk
 
 
 def test_a_small_file_is_read_once_for_its_hash_and_its_picture(root, monkeypatch):
-    head, reads = Store.head, Counter()
+    head, reads = Store.head, Counter[str]()
 
     def counted(store, name, most):
         reads[name] += 1
