@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -160,11 +161,15 @@ def test_a_file_that_changes_between_hashing_and_decoding_is_an_error(root, monk
 
 
 def test_a_small_file_is_read_once_for_its_hash_and_its_picture(root, monkeypatch):
-    head, heads = Store.head, []
-    monkeypatch.setattr(Store, "head", lambda store, name, most: heads.append(name) or head(store, name, most))
+    head, reads = Store.head, Counter[str]()
+
+    def counted(store, name, most):
+        reads[name] += 1
+        return head(store, name, most)
+
+    monkeypatch.setattr(Store, "head", counted)
     load(root)
-    pictures = [name for name in heads if name.endswith(".png")]
-    assert len(pictures) == len(set(pictures)) > 0
+    assert {count for name, count in reads.items() if name.endswith(".png")} == {1}
 
 
 def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
