@@ -1,4 +1,4 @@
-"""What the builder of the site reads otherwise than GitHub does, put right before it reads a page."""
+"""Corrections of pages before MkDocs reads them, where it reads Markdown otherwise than GitHub does."""
 
 import re
 from typing import Any

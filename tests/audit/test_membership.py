@@ -107,7 +107,7 @@ def test_shadow_heads_train_as_the_study_does(tmp_path):
 
 @pytest.mark.parametrize("centre_rounds", [0, 3])
 def test_the_clip_of_shadow_heads_is_that_of_the_study(tmp_path, centre_rounds):
-    """And so is the centre."""
+    """The centre is that of the study as well."""
     study = study_of(tmp_path, private=True, noise_multiplier=1e-6, num_patients=96)
     section = study.federation.model_copy(update={"centre_rounds": centre_rounds})
     study = study.model_copy(update={"federation": section})

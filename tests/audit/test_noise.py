@@ -19,7 +19,7 @@ def drawn(seed, rounds=ROUNDS, std=1.0):
 
 
 def test_the_probabilities_of_independent_noise_are_those_that_are_stated():
-    """Below 5 % in at most about 5 % of 400 drawn runs, and not far from it in the test of the variance."""
+    """At most about 5 % of 400 drawn runs have a probability below 5 %; for the variance, not far fewer."""
     found = [check_noise(drawn(seed), 1.0) for seed in range(400)]
     below = [
         sum(p < 0.05 for p in values)

@@ -57,7 +57,8 @@ def test_help_says_what_every_argument_is(wardround, command, said):
     assert "\\[" not in arguments
 
 
-def test_help_names_every_command_in_order_and_cuts_no_sentence(wardround):
+def test_help_names_every_command_in_order_and_cuts_no_sentence(wardround, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     ended = wardround("--help")
     assert ended.code == 0
     commands = re.findall(r"^  (\w+) ", ended.out.partition("Commands:")[2], re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The hospital's own log: whoever sends messages that are refused cannot fill the disk that the ledger is on."""
+"""The hospital's own log: refused messages cannot fill the disk of the ledger."""
 
 import json
 import logging

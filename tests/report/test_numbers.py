@@ -117,7 +117,7 @@ def test_repeats_of_the_noise_stand_beside_the_headline_and_in_no_row(make_recor
 @pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize("how", ["", "fitted to the end"])
 def test_the_figure_without_privacy_stands_beside_the_headline(make_record, how):
-    """With how it was reached; records of before say nothing, and were clipped alike."""
+    """The way it was reached is in brackets; earlier records do not name one, and were clipped alike."""
 
     def said(_, results):
         results["references"]["no-privacy"] |= {"how": how} if how else {}

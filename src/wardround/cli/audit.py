@@ -49,7 +49,7 @@ def audit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Attack the mechanism of a study or run; exit with 3 where a bound contradicts what is claimed."""
+    """Attack a study or run and recompute its accounting; exit with 3 on a contradiction."""
     if broken != (path is None):
         raise StudyError(
             "`wardround audit` must be given one of STUDY, RUN and --broken, got "

@@ -22,7 +22,7 @@ CachePath = Annotated[
 
 @cache_app.command("list")
 def list_cache(cache: CachePath = None, as_json: AsJson = False) -> None:
-    """List what is kept, with its size and the days since its last use."""
+    """List kept entries, with their size and the days since their last use."""
     folder, found = _kept(cache)
     if as_json:
         rows = [
@@ -48,7 +48,7 @@ def clear(
         float, typer.Option("--unused", min=0, help="Days without use after which an entry goes; 0 removes all.")
     ] = 0,
 ) -> None:
-    """Remove what is kept; the next run makes it again.
+    """Remove kept entries; the next run makes them again.
 
     Ledgers, keys and runs are elsewhere and stay.
     """

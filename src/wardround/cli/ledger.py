@@ -31,7 +31,7 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what was spent and what remains.
+    """Print the epsilon that was spent and the rest.
 
     It is listed by study, and for the greatest and the typical person.
     """

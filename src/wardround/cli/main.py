@@ -143,7 +143,7 @@ def resume(path: RunPath, watch: WatchPort = None, log: LogTo = None, as_json: A
 
 @app.command()
 def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> None:
-    """Print what a study will promise and take; opens no image."""
+    """Print the promise and the cost of a study; opens no image."""
     from wardround.simulation.estimate import estimate
 
     resolved = _read(study, data)
@@ -286,7 +286,7 @@ def reproduce(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which published result; see --list.")] = None,
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="Its folder; default runs/reproduce-NAME.")] = None,
-    scale: Annotated[float, typer.Option(help="Size: 1 is as published; less shrinks it, and says what.")] = 0.1,
+    scale: Annotated[float, typer.Option(help="Size: 1 is as published; the output lists the changes.")] = 0.1,
     repeats: Annotated[int, typer.Option(help="Runs of each row, with other splits and first weights.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
     list_all: Annotated[

@@ -59,7 +59,7 @@ def predict(
 ) -> None:
     """Predict new pictures with a run's model.
 
-    The answer has the class, the probabilities, whether it is uncertain, and what is unlike training in the picture.
+    The answer has the class, its probabilities, a mark if it is uncertain, and findings on the picture.
 
     Exit codes: 0 every picture was read, 3 some were not (the answers say why), 2 none was, or nothing could be done.
     """
