@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import pytest
 from tests.cases import family
+from tests.errors import raises_code
 from tests.simulation.mutations import MUTATIONS, edit_ledger, signed_again
 from tests.simulation.runs import InterruptingRound, interrupted, resume_run, run_study
 
+from wardround.accounting.events import canonical_json
 from wardround.audit.accounts import accounts_of
 from wardround.audit.findings import CLEAN, CONTRADICTION
 from wardround.audit.study import audit_run
@@ -19,7 +21,10 @@ from wardround.config import read_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import RecordError
 from wardround.ledger.book import packed, unpacked
+from wardround.ledger.entry import chained_hash
+from wardround.ledger.file import LedgerFile
 from wardround.records.folder import RunRecord
+from wardround.simulation.availability import availability_of
 from wardround.simulation.own_key import own_key, own_pin
 
 
@@ -34,8 +39,8 @@ def run(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
-def audited(run, *, key=None):
-    return audit_run(run, own_pin(), Silent(), key=key)
+def audited(run, *, key=None, ledger=None):
+    return audit_run(run, own_pin(), Silent(), key=key, ledger=ledger)
 
 
 def walked(run):
@@ -115,6 +120,54 @@ def test_an_account_that_was_charged_too_little_is_named(run, fault):
     assert found.verdict == CONTRADICTION
     assert any(one.startswith(IN_THE_LEDGER[fault]) for one in found.contradictions), found.contradictions
     assert any("must contain the line" in one for one in audited(run, key=own_key()).contradictions)
+
+
+def test_a_ledger_of_other_runs_is_not_checked_and_one_that_is_given_for_it_is_bad_input(run, tmp_path):
+    own, other = run / "ledger.sqlite", tmp_path / "other.sqlite"
+    for ending in ("", ".mark"):
+        own.with_name(own.name + ending).rename(tmp_path / f"moved.sqlite{ending}")
+    for place in (own, other):
+        with LedgerFile(place):
+            pass
+    found = audited(run, key=own_key())
+    assert (found.verdict, found.faults) == (CLEAN, ())
+    assert any("has no part of the run" in one for one in found.unchecked)
+    assert any("the certificate covers" in one for one in audited(run, ledger=tmp_path / "moved.sqlite").holds)
+    with raises_code(RecordError, "record-other-ledger"):
+        audited(run, ledger=other)
+
+
+def test_a_part_of_a_run_does_not_make_up_for_a_charge_that_another_lacks(run):
+    lines = []
+
+    def first(line):
+        lines.append(line)
+        return None if _is_last(line) else line
+
+    edit_ledger(run, first)
+    [begun] = [line for line in lines if _begins(line, "hospital-3")]
+    again = [line for line in lines if line.get("begun") == 3 and line["kind"] == "charge"]
+    number = len(lines)  # of the line that begins the second part; the one that was dropped is made up for
+    more = [begun, *({**line, "begun": number} for line in again)]
+    with closing(sqlite3.connect(run / "ledger.sqlite")) as ledger, ledger:
+        [[previous]] = ledger.execute("SELECT hash FROM entries ORDER BY sequence DESC LIMIT 1").fetchall()
+        for sequence, line in enumerate(more, start=number):
+            previous = chained_hash(previous, canonical_json(line))
+            ledger.execute("INSERT INTO entries VALUES (?, ?, ?)", (sequence, previous, canonical_json(line)))
+    recounts, _ = walked(run)
+    assert [one.is_contradicted for one in recounts] == [False, False, True, False]
+
+
+def test_what_follows_from_the_study_alone_is_computed_once(run, monkeypatch):
+    calls = []
+
+    def counted(study):
+        calls.append(study)
+        return availability_of(study)
+
+    monkeypatch.setattr("wardround.audit.accounts.availability_of", counted)
+    walked(run)
+    assert len(calls) == 1
 
 
 SIGNED = {

@@ -65,7 +65,14 @@ def test_a_contradiction_exits_with_three(wardround, study, monkeypatch):
 
 def test_a_study_and_the_broken_schemes_at_once_are_refused(wardround, study):
     both, run = (study, "--broken"), (study.parent, "--data", study.parent)
-    for arguments in ((), both, run, ("--broken", "--model"), ("--broken", "--keep", study.parent)):
+    for arguments in (
+        (),
+        both,
+        run,
+        ("--broken", "--model"),
+        ("--broken", "--keep", study.parent),
+        (study, "--ledger", study),
+    ):
         refused = wardround("audit", *arguments)
         assert refused.code == 2
         assert isinstance(refused.error, WardroundError)

@@ -132,6 +132,7 @@ def audit_run(
     observer: Observer,
     *,
     key: SigningKey | None = None,
+    ledger: Path | None = None,
     runs: int = RUNS,
     canaries: int = CANARIES,
     seed: int | None = None,
@@ -144,6 +145,7 @@ def audit_run(
         pinned: keys that its record may be signed with.
         observer: is told of progress.
         key: the private key that signed it, which the head of the ledger takes; None on another machine.
+        ledger: that the run was charged to; default: as its folder says.
         runs: of each of the two worlds.
         canaries: virtual patients of the one run, a square number.
         seed: as in `audit_study`.
@@ -153,13 +155,13 @@ def audit_run(
         RecordError: there is no finished run, or it is not as it was signed. Where it is as it was signed and does not
             hold, that is a contradiction.
     """
-    held, faults = _tried(lambda: verify_run(path, pinned, key=key), None)
+    held, faults = _tried(lambda: verify_run(path, pinned, key=key, ledger=ledger), None)
     record = RunRecord.read(path)
     study = read_study(path / "study.toml")
     certificate = JsonObject(record.certificate, "certificate.json")
     statement = Statement.from_json(certificate.section("statement").values)
     none: tuple[list[Recount], list[str]] = ([], [])
-    (walked, lacking), broken = _tried(lambda: accounts_of(path, study, record), none)
+    (walked, lacking), broken = _tried(lambda: accounts_of(path, study, record, ledger), none)
     found = audit_study(study, observer, runs=runs, canaries=canaries, seed=seed, deeper=deeper, run=path)
     recounts = list(found.recounts)
     if statement.guarantee and certificate.values.get("event") is not None:

@@ -8,7 +8,7 @@ import typer
 from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
 from wardround.cli.printing import DataPath, can_appear, console, interruptible, overrides_of
-from wardround.cli.verify import PinsPath, trusted
+from wardround.cli.verify import LedgerPath, PinsPath, trusted
 from wardround.errors import StudyError
 
 CONTRADICTED = 3
@@ -44,6 +44,7 @@ def audit(
     ] = None,
     data: DataPath = None,
     pins: PinsPath = None,
+    ledger: LedgerPath = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="PAGE", callback=can_appear, help="Write an HTML page as well.")
     ] = None,
@@ -57,10 +58,10 @@ def audit(
             code="study-audit-what",
         )
     if path is None:
-        if model or procedure or keep is not None or data is not None:
+        if model or procedure or keep is not None or data is not None or ledger is not None:
             raise StudyError(
-                "`--model`, `--procedure`, `--keep` and `--data` must be given with a path, got --broken. Leave them "
-                "out.",
+                "`--model`, `--procedure`, `--keep`, `--data` and `--ledger` must be given with a path, got --broken. "
+                "Leave them out.",
                 code="study-audit-what",
             )
         _broken(0 if seed is None else seed, runs, out, as_json)
@@ -75,13 +76,20 @@ def audit(
             f"`--data` must be given with a study file, got the run {path}, which knows its own data. Leave it out.",
             code="study-audit-what",
         )
+    if not path.is_dir() and ledger is not None:
+        raise StudyError(
+            f"`--ledger` must be given with the folder of a run, got {path}. Leave it out.",
+            code="study-audit-what",
+        )
     deeper, runs = Deeper(shadows if model else 0, procedure, keep), runs or RUNS
     with interruptible("Give the same command again."), Terminal(console()) as terminal:
         if path.is_dir():
             from wardround.simulation.own_key import own_key, own_pin
 
             key = own_key() if own_pin() else None
-            found = audit_run(path, trusted(None, pins), terminal, key=key, runs=runs, seed=seed, deeper=deeper)
+            found = audit_run(
+                path, trusted(None, pins), terminal, key=key, ledger=ledger, runs=runs, seed=seed, deeper=deeper
+            )
         else:
             found = audit_study(
                 read_study(path, overrides_of(data)), terminal, runs=runs, seed=seed, deeper=deeper

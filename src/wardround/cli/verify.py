@@ -16,6 +16,9 @@ PinsPath = Annotated[
         "--pins", help="Pinned keys beside one's own: a file, or the folder of a coordinator or hospital."
     ),
 ]
+LedgerPath = Annotated[
+    Path | None, typer.Option("--ledger", help="The ledger that it was charged to; default: as the run says.")
+]
 
 
 def trusted(key: Path | None, pins: Path | None) -> Mapping[str, bytes]:
@@ -54,9 +57,7 @@ def verify(
     path: RunPath,
     key: Annotated[Path | None, typer.Option("--key", help="The key file that signed the run.")] = None,
     pins: PinsPath = None,
-    ledger: Annotated[
-        Path | None, typer.Option("--ledger", help="The ledger that it was charged to; default: as the run says.")
-    ] = None,
+    ledger: LedgerPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the files of a run against each other and a key.
