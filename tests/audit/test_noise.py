@@ -1,5 +1,7 @@
 """Coordinates without a patient hold noise alone: too little of it, or noise that is used twice, is a contradiction."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from tests.audit.studies import SETTINGS, study_of
@@ -48,6 +50,18 @@ def test_a_little_noise_that_all_rounds_share_is_found():
     common = drawn(4)[0]
     rows = [np.sqrt(0.95) * row + np.sqrt(0.05) * common for row in drawn(5, rounds=64)]
     assert check_noise(rows, 1.0).p_independent < LEVEL
+
+
+@pytest.mark.parametrize("pair", [(3, 700), (600, 601), (1, 2)])
+def test_a_pair_in_any_two_blocks_of_many_vectors_is_found_in_little_memory(pair):
+    rows = np.random.default_rng(6).normal(size=(1100, 64))
+    rows[pair[1]] = -rows[pair[0]]
+    tracemalloc.start()
+    found = check_noise(list(rows), 1.0)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.correlation == pytest.approx(1.0)
+    assert most < 1100**2 * 8  # all cosines at once
 
 
 @pytest.mark.parametrize("setting", family(SETTINGS, keep=["masked"]))

@@ -1,5 +1,6 @@
 """The whole procedure with one patient less: nothing else changes, and a procedure that moves others is caught."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from wardround.audit import procedure
 from wardround.audit.findings import CLEAN, CONTRADICTION
 from wardround.audit.procedure import Procedure, audit_procedure, neighbours_of
 from wardround.audit.study import Deeper, audit_study
+from wardround.audit.trials import Scores
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, RecordError
 from wardround.hospital.pictures import read_images
@@ -125,6 +127,8 @@ def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
     audited(study, runs=3, alpha=0.01, keep=keep)
     path = keep / "procedure.jsonl"
     assert path.stat().st_mode & 0o777 == 0o600
+    about = json.loads(path.read_text().splitlines()[0])
+    assert (about["of"], len(about["direction"])) == ("releases", 16)
     path.write_text(path.read_text() + "[true, 3, 0.1")  # cut off
     trained, seen = list[object](), procedure._seen
 
@@ -159,6 +163,24 @@ def of_folder(tmp_path, root):
     study = private(tmp_path)
     site = study.site.model_copy(update={"layout": "manifest", "path": root})
     return study.model_copy(update={"site": site})
+
+
+def test_scores_go_on_after_any_line_that_was_cut_off(tmp_path):
+    about, path = {"of": "releases", "direction": "3f"}, tmp_path / "procedure.jsonl"
+    Scores(tmp_path, about).add(True, 0, 0.5)
+    whole = path.read_text()
+    path.write_text(whole + "[true, 1, 0.")
+    Scores(tmp_path, about).add(True, 2, 0.25)
+    assert Scores(tmp_path, about).of(True).tolist() == [0.5, 0.25]
+    path.write_text(whole + '7\n{"a": 1}\n[1, 2]\n[true, null, 3]\n[true, 1, 0.125]\n')
+    assert Scores(tmp_path, about).of(True).tolist() == [0.5, 0.125]
+    path.write_text(whole[:9])
+    Scores(tmp_path, about).add(False, 0, 0.5)
+    assert Scores(tmp_path, about).of(False).tolist() == [0.5]
+    for other in ("no JSON\n", whole):
+        path.write_text(other)
+        with raises_code(RecordError, "record-audit"):
+            Scores(tmp_path, {**about, "direction": "4f"})
 
 
 @pytest.mark.parametrize(("each", "separator"), [(2, "|"), (12, ",")], ids=["some train", "all train"])

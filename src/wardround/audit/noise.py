@@ -1,10 +1,13 @@
 """The noise of released sums, on the coordinates of virtual patients who are out: these hold noise and nothing else.
 
-Two tests, each of which fails at a correct study with probability 1e-6 at most. Neither needs a guess or a patient.
+Three families of tests, each of which fails at a correct study with probability 1e-6 at most. None needs a guess or a
+patient.
 
 - The variance of the noise is no less than the plan's (chi-square, lower tail).
 - The noise of a round, and of each hospital that answers alone, is independent of every other: the correlation of two
   of them (Student's t, corrected for the number of pairs), and the variance of all of them added up (chi-square).
+- Each parameter of the network has the variance of the plan's noise over independent runs, and so has each of its
+  numbers (chi-square, lower tail, corrected for their number).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +19,11 @@ from scipy import stats
 from wardround.audit.bounds import Float64
 
 LEVEL = 1e-6
-"""Probability of a contradiction where there is none, of each of the two tests."""
-
+"""Probability of a contradiction where there is none, of each of the three families of tests."""
 
 _LEAST = 1e-12
+_BLOCK = 512
+"""Vectors whose cosines with others are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,25 @@ def check_noise(vectors: Sequence[Float64], std: float | None) -> NoiseCheck:
     if count == 1:
         return NoiseCheck(count, size, present, p_present, 0.0, 1.0)
     units = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    products = units @ units.T
-    largest = min(float(np.abs(products[np.triu_indices(count, 1)]).max()), 1.0)
+    largest = min(_largest_cosine(units), 1.0)
     # The cosine of two independent normal vectors is that of a random direction with a fixed one.
     scaled = largest * np.sqrt((size - 1) / max(1 - largest**2, _LEAST))
     p_pair = float(min(1.0, count * (count - 1) * stats.t.sf(scaled, size - 1)))
     added = float((units.sum(axis=0) ** 2).sum()) * size / count
     p_sum = 2 * float(min(stats.chi2.cdf(added, size), stats.chi2.sf(added, size)))
     return NoiseCheck(count, size, present, p_present, largest, min(1.0, 2 * min(p_pair, p_sum)))
+
+
+def _largest_cosine(units: Float64) -> float:
+    """Returns the largest cosine, in absolute value, of two rows of length 1; rows are multiplied in blocks."""
+    largest = 0.0
+    for first in range(0, len(units), _BLOCK):
+        for second in range(first, len(units), _BLOCK):
+            found = np.abs(units[first : first + _BLOCK] @ units[second : second + _BLOCK].T)
+            if first == second:
+                np.fill_diagonal(found, 0.0)
+            largest = max(largest, float(found.max()))
+    return largest
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ in a folder, so that an interrupted audit goes on, and one with more runs adds t
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,7 +161,11 @@ def audit_procedure(
         std = noise_std(study, plan) if is_sum and availability_of(study) is None else None
         noise = () if std is None else _parameter_noise(study, plan, both.whole, std)
         observer.stage("whole procedure, two worlds")
-        about = {"study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds, "of": "releases"}
+        about = {
+            "study": study.digest, "plan": plan.epsilon_after(1), "rounds": rounds,
+            "of": "releases" if is_sum else "model",
+            "direction": sha256(direction.tobytes()).hexdigest()[:16],
+        }  # fmt: skip
         scores = Scores(keep, about)
         for run in range(runs):
             for world, part in _worlds(both):

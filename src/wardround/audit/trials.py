@@ -140,21 +140,30 @@ class Scores:
         if folder is None or self._path is None:
             return
         make_private_folder(folder)
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        if lines and json.loads(lines[0]) != about:
+        whole = self._whole_lines(self._path)
+        lines = [_parsed(line) for line in whole]
+        if whole and lines[0] != about:
             raise RecordError(
                 f"`--keep` must be the folder of this study's audit, and {self._path} is of another. Give another "
                 "folder.",
                 code="record-audit",
             )
         for line in lines[1:]:
-            try:
-                world, run, score = json.loads(line)
-            except ValueError:
-                continue  # the line that an interruption cut off
-            self._known[bool(world), int(run)] = float(score)
+            match line:
+                case [bool(world), int(run), int(score) | float(score)]:
+                    self._known[world, run] = float(score)
         if not lines:
             self._append(about)
+
+    @staticmethod
+    def _whole_lines(path: Path) -> list[bytes]:
+        """Returns the lines of the file, and cuts off the last one where an interruption left a part of it."""
+        with os.fdopen(open_private(path, os.O_RDWR), "r+b") as file:
+            content = file.read()
+            end = content.rfind(b"\n") + 1
+            if end < len(content):
+                file.truncate(end)
+        return content[:end].splitlines()
 
     def has(self, world: bool, run: int) -> bool:
         """Returns whether a repetition is known."""
@@ -173,3 +182,11 @@ class Scores:
         if self._path is not None:
             with os.fdopen(open_private(self._path, os.O_WRONLY | os.O_APPEND), "a") as file:
                 file.write(json.dumps(content) + "\n")
+
+
+def _parsed(line: bytes) -> object:
+    """Returns the value of a line of JSON; None of any other line."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
