@@ -340,7 +340,10 @@ def test_a_site_that_says_nothing_is_silent_and_one_that_works_long_is_not(tmp_p
 @pytest.mark.parametrize(("back_s", "answers"), [(8.4, [1] * 8), (0.5, [1, 2, 4, 1])])
 def test_a_line_that_is_slow_on_the_way_back_loses_no_answer(tmp_path, monkeypatch, back_s, answers):
     """Bytes of replies queue on the line; a part takes 0.2 s to the site and `back_s` from it."""
-    clock, done, got, lost, silent, free_at = Clock(), threading.Event(), [], [], [], 0.0
+    clock, done, free_at = Clock(), threading.Event(), 0.0
+    got: list[int] = []
+    lost: list[object] = []
+    silent: list[bool] = []
     monkeypatch.setattr(exchange, "time", clock)
     monkeypatch.setattr(exchange, "FAST_S", 1.1)
     monkeypatch.setattr(exchange, "IDLE_S", 10.0)
