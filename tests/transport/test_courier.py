@@ -280,7 +280,7 @@ def test_frames_are_those_of_the_transport():
     [
         {"size": (1 << 30) + 4097},
         {"size": 0},
-        {"part": bytes(101)},
+        {"part": bytes(401)},
         {"offset": -1},
         {"want": -1},
         {"most": 0},
@@ -335,6 +335,59 @@ def test_a_site_that_says_nothing_is_silent_and_one_that_works_long_is_not(tmp_p
         line.close()
     assert not any(silent for asks, silent in found if asks <= 10)
     assert any(silent for asks, silent in found if asks > 10)
+
+
+@pytest.mark.parametrize(("back_s", "answers"), [(8.4, [1] * 8), (0.5, [1, 2, 4, 1])])
+def test_a_line_that_is_slow_on_the_way_back_loses_no_answer(tmp_path, monkeypatch, back_s, answers):
+    """Bytes of replies queue on the line; a part takes 0.2 s to the site and `back_s` from it."""
+    clock, done, free_at = Clock(), threading.Event(), 0.0
+    got: list[int] = []
+    lost: list[object] = []
+    silent: list[bool] = []
+    monkeypatch.setattr(exchange, "time", clock)
+    monkeypatch.setattr(exchange, "FAST_S", 1.1)
+    monkeypatch.setattr(exchange, "IDLE_S", 10.0)
+    message = framed(random.Random(4).randbytes(791))
+
+    def answer(content):
+        assert done.wait(30)
+        return content
+
+    def ask(request, parts, timeout):
+        nonlocal free_at
+        fields, part = engine.hand.answer(request, as_one(parts))
+        began, begins_at = clock.now, max(clock.now + 0.2 * len(parts), free_at)
+        free_at = begins_at + back_s * len(part)
+        clock.now = min(began + timeout, free_at)
+        silent.append(line.is_silent)
+        if fields["state"] == "working":
+            done.set()
+        if free_at > began + timeout:
+            lost.append(request)
+            return None
+        if part:
+            got.append(len(part))
+        return fields, as_one(part)
+
+    with serving(tmp_path / "agent", answer):
+        engine = Engine(tmp_path / "agent")
+        line = Line("north", tmp_path / "north", ask)
+        line.listen()
+        assert asked(tmp_path / "north", message[9:]) == (Kind.MESSAGE, message[9:])
+        line.close()
+    assert not any(silent)
+    assert not lost
+    assert got == answers
+
+
+def test_a_request_of_an_older_kit_states_no_size_of_answers_and_gets_one_part(tmp_path):
+    with serving(tmp_path / "agent", lambda content: content * 2):
+        hand = Hand(str(tmp_path / "agent"))
+        message = framed(bytes(91))
+        request = {"id": "a", "size": len(message), "offset": 0, "want": 0}
+        while (reply := hand.answer(request, message))[0]["state"] == "working":
+            pass
+    assert [len(part) for part in reply[1]] == [100]
 
 
 @pytest.mark.thorough

@@ -1,6 +1,7 @@
 """The hospital's end: hostile frames reach nobody, and delay no honest one."""
 
 import stat
+import threading
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -8,6 +9,7 @@ from tests.errors import raises_code
 from tests.transport.sockets import MOST, connected, frame_from, serving
 
 from wardround.errors import FederationError
+from wardround.transport import server
 from wardround.transport.frames import Kind, framed
 from wardround.transport.server import Server
 
@@ -75,19 +77,69 @@ def test_many_idle_connections_keep_nobody_out(answered):
         one.__exit__(None, None, None)
 
 
-def test_frames_of_many_connections_hold_no_more_than_two_messages_of_memory(tmp_path):
-    """The oldest are dropped, the honest message that comes last is answered."""
-    with ExitStack() as stack:
-        server = stack.enter_context(serving(tmp_path / "s", lambda message: b"reply to " + message))
-        many = [stack.enter_context(connected(tmp_path / "s")) for _ in range(6)]
-        for one in many:
-            one.sendall(framed(bytes(MOST))[:-1])
-        honest(tmp_path / "s")
-        assert sum(one.num_bytes for one in server._connections) <= 2 * MOST
-        for one in many[:4]:
-            one.settimeout(5)
-            with suppress(ConnectionResetError):
-                assert one.recv(1) == b"", "it is closed"
+@pytest.fixture
+def small_reads(monkeypatch):
+    monkeypatch.setattr(server, "_READ_BYTES", 1 << 16)
+
+
+def begun(stack, path, frame):
+    """A connection that has sent as much of a frame as is taken at once, and the rest."""
+    client = stack.enter_context(connected(path))
+    client.setblocking(False)
+    sent = client.send(frame)
+    client.settimeout(60)
+    return client, frame[sent:]
+
+
+def test_frames_of_many_connections_hold_little_more_than_one_message_of_memory(tmp_path, small_reads):
+    """A short message beside them is answered at once."""
+    path, frame = tmp_path / "s", framed(bytes(MOST))[:-1]
+    with ExitStack() as stack, serving(path, lambda message: b"reply to " + message) as held:
+        many = [begun(stack, path, frame) for _ in range(8)]
+        most = 0
+        for _ in range(30):
+            for place, (client, rest) in enumerate(many):
+                client.setblocking(False)
+                with suppress(BlockingIOError):
+                    many[place] = client, rest[client.send(rest) :] if rest else rest
+            honest(path)
+            most = max(most, sum(one.num_bytes for one in held._connections))
+        assert MOST <= most <= 1.6 * MOST
+
+
+def test_large_messages_at_once_are_all_answered_at_the_first_try(tmp_path, small_reads):
+    path, frame = tmp_path / "s", framed(bytes(MOST))
+    with ExitStack() as stack, serving(path, lambda message: b"%d" % len(message)):
+        many = [begun(stack, path, frame) for _ in range(4)]
+        threads = [threading.Thread(target=client.sendall, args=(rest,)) for client, rest in many]
+        for thread in threads:
+            thread.start()
+        assert [frame_from(client) for client, _ in many] == [(Kind.MESSAGE, b"%d" % MOST)] * 4
+        for thread in threads:
+            thread.join()
+
+
+def test_the_first_frame_ends_whatever_begins_behind_it(tmp_path, small_reads):
+    path, frame = tmp_path / "s", framed(bytes(MOST))
+    with ExitStack() as stack, serving(path, lambda message: b"done"):
+        first, rest = begun(stack, path, frame)
+        while rest:
+            for _ in range(5):
+                begun(stack, path, frame)
+            first.sendall(rest[: MOST // 4])
+            rest = rest[MOST // 4 :]
+        assert frame_from(first) == (Kind.MESSAGE, b"done")
+
+
+def test_a_large_message_behind_frames_that_never_end_is_answered_after_their_time(tmp_path, small_reads):
+    """Its own time does not run while it waits."""
+    path, frame = tmp_path / "s", framed(bytes(MOST))
+    with ExitStack() as stack, serving(path, lambda message: b"done", patience_s=0.3):
+        for _ in range(2):
+            begun(stack, path, frame)
+        client, rest = begun(stack, path, frame)
+        client.sendall(rest)
+        assert frame_from(client) == (Kind.MESSAGE, b"done")
 
 
 def test_messages_behind_each_other_are_answered_in_order(answered):

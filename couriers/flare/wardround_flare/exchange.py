@@ -28,8 +28,8 @@ from typing import Any
 PART_BYTES = 4 << 20
 """Most bytes of a message in one request of the engine at first, and in one buffer."""
 MOST_PARTS = 4
-"""Most buffers in one request: twice as many are sent after each full request that took less than `FAST_S`, and one
-after a loss."""
+"""Most buffers in one request or reply. Each way has a count of its own, for a line may be slow one way only. It
+doubles after full parts that took less than `FAST_S`, and is one after a loss."""
 FAST_S = 1.0
 MOST_BYTES = (1 << 30) + 4096
 """Most bytes of a message; a longer one is refused at its header."""
@@ -141,10 +141,11 @@ class Hand:
         Raises:
             KeyError, TypeError, ValueError: it is no request of a `Line`.
         """
-        id, size, offset, want, most = (request[key] for key in ("id", "size", "offset", "want", "most"))
+        id, size, offset, want = (request[key] for key in ("id", "size", "offset", "want"))
+        most = request.get("most", 1)  # older kits state none
         if not id:  # a sign of life is asked for
             return {"state": "there"}, ()
-        if not 0 < size <= MOST_BYTES or not 0 < most <= MOST_PARTS or len(part) > most * PART_BYTES:
+        if not 0 < size <= MOST_BYTES or not 0 < most <= MOST_PARTS or len(part) > MOST_PARTS * PART_BYTES:
             raise ValueError("a part of a message must lie within its size")
         if min(offset, want) < 0:
             raise ValueError("a part of a message must not begin before it")
@@ -223,7 +224,7 @@ class Line:
         self.name, self._path, self._engine_ask = name, path, ask
         self._heard, self.is_there, self._closed = time.monotonic(), False, False
         self._turn = threading.Lock()
-        self._most = 1
+        self._most_sent = self._most_answered = 1
         self._listener: socket.socket | None = None
 
     @property
@@ -297,18 +298,19 @@ class Line:
         """
         size, id, offset, told, signs = sum(map(len, message)), uuid.uuid4().hex, 0, 0, 0
         while goes_on():
-            parts, began = message[offset // PART_BYTES :][: self._most], time.monotonic()
+            parts, began = message[offset // PART_BYTES :][: self._most_sent], time.monotonic()
             got = self._ask(id, size, offset, parts, told, SILENT_S if parts else REPLY_S)
             if got is None:  # lost on the way: the same bytes again
-                self._most = 1
+                self._most_sent = self._most_answered = 1
                 time.sleep(0.2)
                 continue
             fields, part = got
+            is_fast = time.monotonic() - began < FAST_S
             match fields["state"]:
                 case "held" if not told and offset < int(fields["held"]) <= size:
                     offset = int(fields["held"])
-                    if time.monotonic() - began < FAST_S:
-                        self._most = min(2 * self._most, MOST_PARTS)
+                    if is_fast:
+                        self._most_sent = min(2 * self._most_sent, MOST_PARTS)
                 case "working":
                     offset = size
                     if int(fields["signs"]) > signs:
@@ -318,6 +320,8 @@ class Line:
                     message.clear()
                     told += len(part)
                     tell(part)
+                    if is_fast and len(part) == self._most_answered * PART_BYTES:
+                        self._most_answered = min(2 * self._most_answered, MOST_PARTS)
                     if told == int(fields["size"]):
                         return True
                 case "unknown" if not told:  # the site's process is a new one
@@ -329,7 +333,7 @@ class Line:
     def _ask(
         self, id: str, size: int, offset: int, parts: Parts, want: int, timeout: float
     ) -> tuple[Mapping[str, Any], Part] | None:
-        fields = {"id": id, "size": size, "offset": offset, "want": want, "most": self._most}
+        fields = {"id": id, "size": size, "offset": offset, "want": want, "most": self._most_answered}
         answer = self._engine_ask(fields, parts, timeout)
         if answer is not None:
             self._heard = time.monotonic()

@@ -5,6 +5,7 @@
 Bytes of all connections arrive side by side, so that a slow one delays no other; answers are computed one after the
 other. While one is computed, its connection is sent a sign of life every few seconds. A frame that is none, too long,
 or not complete in time is refused and its connection closed: the hospital is asked nothing, and nothing is charged.
+Large frames take turns in the order in which they began, so that memory stays small: see `_take_turns`.
 
 Released: what the hospital answers, and of frames that never reach it a word that they were refused.
 """
@@ -37,13 +38,14 @@ SIGN_S = 5.0
 
 @dataclass(eq=False)
 class _Connection:
-    """One party that is connected; `since` is when its frame began, or its reply."""
+    """One party that is connected; `since` is when its frame or its reply began, or since when it waits no longer."""
 
     link: socket.socket
     reader: FrameReader
     since: float
     out: list[memoryview] = field(default_factory=list)
     is_last: bool = False
+    waits: bool = False
 
     @property
     def is_idle(self) -> bool:
@@ -85,7 +87,7 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, None)
         self._selector.register(self._woken, selectors.EVENT_READ, _WAKE)
-        self._connections: list[_Connection] = []
+        self._connections: list[_Connection] = []  # in the order in which their frames began
 
     def stop(self) -> None:
         """Ends `serve` after the answer under way; may be called from a signal handler or another thread."""
@@ -106,6 +108,7 @@ class Server:
                     elif key.data in self._connections:
                         self._attend(key.data, events)
                 self._refuse_the_slow()
+                self._take_turns()
         finally:
             self._close()
 
@@ -115,7 +118,7 @@ class Server:
         except OSError:  # it has gone again
             return
         if len(self._connections) >= _MOST_CONNECTIONS:
-            self._drop(min(self._connections, key=lambda one: (not one.is_idle, one.since)))
+            self._drop(next((one for one in self._connections if one.is_idle), self._connections[-1]))
         connected.setblocking(False)
         connection = _Connection(connected, FrameReader(self._most_bytes), time.monotonic())
         self._connections.append(connection)
@@ -144,22 +147,32 @@ class Server:
             self._drop(connection)
             return
         if connection.is_idle:
-            connection.since = time.monotonic()
+            self._begin(connection)
         connection.reader.feed(arrived)
-        self._make_room(connection)
         self._answer_whole(connection)
 
-    def _make_room(self, reading: _Connection) -> None:
-        """Drops connections whose frames or replies are the oldest, while all together hold more than one message may.
+    def _begin(self, connection: _Connection) -> None:
+        connection.since = time.monotonic()
+        self._connections.remove(connection)
+        self._connections.append(connection)
 
-        An honest party has one message under way; without the bound many could fill the memory.
+    def _take_turns(self) -> None:
+        """Stops reading frames behind the first one while all but the first hold more than `_READ_BYTES`.
+
+        Without the bound many could fill the memory: they hold one message and one read a connection. The first frame
+        is always read, and ends or is refused in time. The time of a frame that waits does not run. A frame that has
+        not begun is read once, so that a short message waits for none.
         """
-        others = sorted((one for one in self._connections if one is not reading), key=lambda one: one.since)
-        while others and sum(one.num_bytes for one in self._connections) > self._most_bytes + _READ_BYTES:
-            oldest = others.pop(0)
-            if oldest.num_bytes:
-                _log.warning("a frame is refused: others hold too much beside it")
-                self._drop(oldest)
+        busy = [one for one in self._connections if not one.is_idle]
+        is_full = sum(one.num_bytes for one in busy[1:]) > _READ_BYTES
+        for place, one in enumerate(busy):
+            waits = is_full and place > 0 and not one.out
+            if waits and not one.waits:
+                self._selector.unregister(one.link)
+            elif one.waits and not waits:
+                one.since = time.monotonic()
+                self._selector.register(one.link, selectors.EVENT_READ, one)
+            one.waits = waits
 
     def _answer_whole(self, connection: _Connection) -> None:
         frame = connection.reader.take()
@@ -189,19 +202,21 @@ class Server:
         if connection.is_last:
             self._drop(connection)
             return
-        connection.since = time.monotonic()
+        self._begin(connection)
         self._selector.modify(connection.link, selectors.EVENT_READ, connection)
         self._answer_whole(connection)  # a message that came behind the last one
 
     def _refuse_the_slow(self) -> None:
         longest_ago = time.monotonic() - self._patience_s
-        for connection in [one for one in self._connections if not one.is_idle and one.since < longest_ago]:
+        read = [one for one in self._connections if not one.is_idle and not one.waits]
+        for connection in [one for one in read if one.since < longest_ago]:
             _log.warning("a frame is refused: it took more than %g s", self._patience_s)
             self._drop(connection)
 
     def _drop(self, connection: _Connection) -> None:
         self._connections.remove(connection)
-        self._selector.unregister(connection.link)
+        if not connection.waits:
+            self._selector.unregister(connection.link)
         connection.link.close()
 
     def _close(self) -> None:
