@@ -166,7 +166,8 @@ def of_folder(tmp_path, root):
 
 
 def test_scores_go_on_after_any_line_that_was_cut_off(tmp_path):
-    about, path = {"of": "releases", "direction": "3f"}, tmp_path / "procedure.jsonl"
+    about: dict[str, object] = {"of": "releases", "direction": "3f"}
+    path = tmp_path / "procedure.jsonl"
     Scores(tmp_path, about).add(True, 0, 0.5)
     whole = path.read_text()
     path.write_text(whole + "[true, 1, 0.")
