@@ -52,10 +52,10 @@ def test_a_little_noise_that_all_rounds_share_is_found():
     assert check_noise(rows, 1.0).p_independent < LEVEL
 
 
-@pytest.mark.parametrize("pair", [(3, 700), (600, 601), (1, 2)])
-def test_a_pair_in_any_two_blocks_of_many_vectors_is_found_in_little_memory(pair):
+@pytest.mark.parametrize(("first", "second"), family([(3, 700), (600, 601), (1, 2)]))
+def test_a_pair_in_any_two_blocks_of_many_vectors_is_found_in_little_memory(first, second):
     rows = np.random.default_rng(6).normal(size=(1100, 64))
-    rows[pair[1]] = -rows[pair[0]]
+    rows[second] = -rows[first]
     tracemalloc.start()
     found = check_noise(list(rows), 1.0)
     most = tracemalloc.get_traced_memory()[1]
