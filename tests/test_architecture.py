@@ -215,6 +215,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "decode": {"entries"},
         "listing": {"class_names", "decode", "entries", "findings", "identity"},
         "all_pictures": {"decode", "entries", "findings", "listing", "store", "table"},
+        "folder_copy": {"csv_file"},
         # The one place where an entry gets its patient's id.
         "naming": {"csv_file", "entries", "findings", "identity", "listing", "store", "table"},
         "patients": {"entries", "findings"},

@@ -1,24 +1,24 @@
 """The whole procedure with one patient less: nothing else changes, and a procedure that moves others is caught."""
 
-import csv
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.audit.test_membership import study_of
 from tests.errors import raises_code
 
 from wardround.audit import procedure
 from wardround.audit.findings import CLEAN, CONTRADICTION
-from wardround.audit.procedure import Procedure, audit_procedure, copy_without
+from wardround.audit.procedure import Procedure, audit_procedure, neighbours_of
 from wardround.audit.study import Deeper, audit_study
 from wardround.coordinator.observer import Silent
-from wardround.errors import RecordError
-from wardround.images.patients import ImageRef, Patient
+from wardround.errors import DataError, RecordError
+from wardround.hospital.pictures import read_images
+from wardround.images.folder_copy import copy_without
 from wardround.privacy.plans import releases
 from wardround.privacy.plans.kinds import Clip
 from wardround.simulation.dealing import Split, split_patients
-from wardround.types import PatientId
 
 
 def private(tmp_path, **options):
@@ -142,18 +142,83 @@ def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
         audited(private(tmp_path, noise_multiplier=2.5), runs=3, alpha=0.01, keep=keep)
 
 
-def test_a_copy_without_a_patient_lacks_pictures_and_lines(tmp_path):
-    for name in ("a/one.png", "a/two.png", "b/three.png"):
+def folder_of(tmp_path, separator=",", patients=30):
+    """A manifest whose patients' pictures share their base names."""
+    root, generator = tmp_path / "data", np.random.default_rng(1)
+    lines = [separator.join(("image", "patient", "label"))]
+    for number in range(patients):
+        name = f"p{number:02}/{('front', 'side', 'back')[number % 3]}.png"
+        (root / name).parent.mkdir(parents=True)
+        Image.fromarray(generator.integers(0, 256, (32, 32), np.uint8)).save(root / name)
+        lines.append(separator.join((name, f"p{number:02}", str(number % 2))))
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def of_folder(tmp_path, root):
+    study = private(tmp_path)
+    site = study.site.model_copy(update={"layout": "manifest", "path": root})
+    return study.model_copy(update={"site": site})
+
+
+@pytest.mark.parametrize(("each", "separator"), [(2, "|"), (12, ",")], ids=["some train", "all train"])
+def test_patients_whose_pictures_share_names_stay_where_another_is_left_out(
+    tmp_path, monkeypatch, each, separator
+):
+    monkeypatch.setattr(procedure, "EACH", each)
+    both = neighbours_of(of_folder(tmp_path, folder_of(tmp_path, separator)), Silent(), tmp_path / "copies")
+    assert both.through.startswith("a folder without the patient, read anew")
+    assert (both.others, both.moved, both.changed) == (29, frozenset(), frozenset())
+    lost = {one.id for one in both.whole.images.patients} ^ {one.id for one in both.less.images.patients}
+    assert len(lost) == 1
+
+
+@pytest.mark.parametrize("each", [2, 12], ids=["some train", "all train"])
+def test_a_reader_that_loses_another_patient_with_the_one_who_is_left_out_is_caught(tmp_path, monkeypatch, each):
+    study = of_folder(tmp_path, folder_of(tmp_path))
+    whole = read_images
+
+    def losing(copied, progress):
+        images = whole(copied, progress)
+        present = {one.id for one in images.patients}
+        less = tuple(one for one in images.patients if one.id != "p01" or present >= everyone)
+        return replace(images, patients=less)
+
+    everyone = {one.id for one in whole(study, lambda done, total: None).patients}
+    monkeypatch.setattr(procedure, "EACH", each)
+    for place in ("wardround.audit.procedure", "wardround.simulation.materials"):
+        monkeypatch.setattr(f"{place}.read_images", losing)
+    both = neighbours_of(study, Silent(), tmp_path / "copies")
+    assert both.through.startswith("a folder without the patient, read anew")
+    assert "p01" in both.moved
+
+
+def test_a_copy_without_a_picture_lacks_it_and_its_lines(tmp_path):
+    names = ("a/one.png", "a/two.png", "b/one.png", "b/three.png")
+    for name in names:
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_bytes(name.encode())
-    (tmp_path / "data" / "labels.csv").write_text("file,label\na/one.png,0\na/two.png,1\nb/three.png,1\n")
-    gone = Patient(PatientId("x"), tuple(ImageRef(name, 0, 0, None, "") for name in ("a/one.png", "b/three.png")))
-    copy_without(tmp_path / "data", [gone], tmp_path / "copy")
+    for table, mark in (("labels.csv", ","), ("b/labels.txt", "|")):
+        lines = ["file,label", *(f"{name},{number}" for number, name in enumerate(names))]
+        (tmp_path / "data" / table).write_text("\n".join(lines).replace(",", mark))
+    (tmp_path / "data" / "short.csv").write_text("three.png;1\ntwo.png;0\n")
+    copy_without(tmp_path / "data", {"a/one.png", "b/three.png"}, {"a/two.png", "b/one.png"}, tmp_path / "copy")
     left = sorted(str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*.*"))
-    assert left == ["a/two.png", "labels.csv"]
-    with (tmp_path / "copy" / "labels.csv").open() as file:
-        assert [row["file"] for row in csv.DictReader(file)] == ["a/two.png"]
+    assert left == ["a/two.png", "b/labels.txt", "b/one.png", "labels.csv", "short.csv"]
+    for table in ("labels.csv", "b/labels.txt"):
+        found = (tmp_path / "copy" / table).read_text().replace("|", ",").split()
+        assert found == ["file,label", "a/two.png,1", "b/one.png,2"]
+    assert (tmp_path / "copy" / "short.csv").read_text() == "two.png;0\n"
     assert (tmp_path / "data" / "a" / "one.png").exists()
+
+
+def test_a_line_that_names_pictures_of_two_patients_is_not_dropped_in_silence(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("one.png", "two.png"):
+        (tmp_path / "data" / name).write_bytes(b"")
+    (tmp_path / "data" / "pairs.csv").write_text("one.png,two.png\n")
+    with pytest.raises(DataError):
+        copy_without(tmp_path / "data", {"one.png"}, {"two.png"}, tmp_path / "copy")
 
 
 @pytest.mark.thorough

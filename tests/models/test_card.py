@@ -28,6 +28,7 @@ from wardround.models.card import (
 from wardround.models.catalogue import NETWORKS, build
 from wardround.models.load import load
 from wardround.models.network import Form
+from wardround.models.networks.voxel_features import SMOOTHED, VoxelFeatures
 
 PICTURE = PictureInput(version=1, colour="grey", image_size=16, fit="crop", circle_crop=False, patch=None)
 VOLUME = VolumeInput(
@@ -321,6 +322,12 @@ def test_an_unknown_network_is_refused(network, path):
 def test_a_card_that_normalises_otherwise_is_refused(network, path):
     with raises_code(ModelError, "model-normalisation"):
         load(card_of(network, path, normalisation=normalisation_of(network) | {"floor": 0.02}), path)
+
+
+def test_the_card_of_a_boxed_voxel_head_names_its_blur():
+    now, plain = VoxelFeatures(boxed=True).constants(), VoxelFeatures().constants()
+    assert now["smoothed"] == SMOOTHED
+    assert "smoothed" not in plain
 
 
 def test_another_frozen_encoder_is_refused(network, tmp_path):

@@ -228,7 +228,7 @@ def test_one_class_no_channel_and_an_unknown_part_are_refused():
         made("linear", num_classes=1)
     with pytest.raises(ModelError, match="at least 1, got 0"):
         made("linear", channels=0)
-    with pytest.raises(ModelError, match="all, last-block, norms, biases, head, got 'tail'"):
+    with pytest.raises(ModelError, match="all, last-block, norms, lora, biases, head, got 'tail'"):
         made("linear", train="tail")
 
 

@@ -12,10 +12,7 @@ normal (Jagielski et al. 2020, https://arxiv.org/abs/2006.07709). Of local steps
 in a folder, so that an interrupted audit goes on, and one with more runs adds to them.
 """
 
-import os
-import re
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -31,11 +28,11 @@ from wardround.audit.mechanism import Attack, claim_of, noise_std, releases_of, 
 from wardround.audit.noise import LEVEL, ParameterNoise, check_parameters
 from wardround.audit.shadows import models_of
 from wardround.audit.trials import Scores, two_worlds, two_worlds_gdp
-from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.coordinator.observer import Observer, Silent
 from wardround.errors import DataError
 from wardround.hospital.pictures import read_images
+from wardround.images.folder_copy import copy_without
 from wardround.images.patients import ImageSet, Patient
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import not_private
@@ -57,8 +54,6 @@ EACH = 12
 _ROUNDING = 1e-4
 """A sum of float32 gradients may be longer than its clip by this part of it."""
 _REPEATS = 3
-_BETWEEN = re.compile(rb"[,;\t\"]")
-_TABLES = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class Neighbours:
         less: without.
         through: the way by which the patient was left out, in words.
         others: other patients who were compared.
-        moved: of these, those whose place or label changed.
+        moved: of these, those whose place or label changed, who vanished, or who appeared.
         changed: of these, those of whose pictures or input a bit changed.
     """
 
@@ -89,7 +84,7 @@ class Procedure:
     Attributes:
         through: the way by which the patient was left out, in words.
         others: other patients.
-        moved: of these, those whose place or label changed.
+        moved: of these, those whose place or label changed, who vanished, or who appeared.
         changed: of these, those of whose input a bit changed.
         clips: the distance of the two sums of round 1 under one seed, in clipping norms; None where no sum is released.
         noise: of each parameter of the network in the first sum of several runs; likewise empty.
@@ -110,7 +105,7 @@ class Procedure:
         found = []
         if self.moved:
             found.append(
-                f"leaving one patient out gives {self.moved} of {self.others} others another place or label"
+                f"leaving one patient out gives {self.moved} of {self.others} others another place or label, or none"
             )
         if self.changed:
             found.append(f"leaving one patient out changes the network's input of {self.changed} others")
@@ -209,8 +204,8 @@ def neighbours_of(study: Study, observer: Observer, folder: Path) -> Neighbours:
         numbers = {patient.id: number for number, patient in enumerate(whole.images.patients)}
         last = max(numbers[patient.id] for patient in _trained(whole.split))
         whole = gather(_with_phantoms(study, last + 1), Silent())
-        less = gather(_with_phantoms(study, last), Silent())
-        return _compared(whole, less, "phantoms generated without the last patient")
+        less, gone = gather(_with_phantoms(study, last), Silent()), whole.images.patients[last]
+        return _compared(whole, less, gone, "phantoms generated without the last patient")
     root = study.site.path
     if root is not None and root.is_dir():
         observer.stage("reading pictures")
@@ -218,8 +213,10 @@ def neighbours_of(study: Study, observer: Observer, folder: Path) -> Neighbours:
         with suppress(DataError):
             return _read_anew(study, root, images, folder)
     whole = gather(study, observer)
-    less = _taken_out(study, whole, _most_pictures(whole.split))
-    return _compared(whole, less, "the patient taken out of the pictures that were read")
+    gone = _most_pictures(whole.split)
+    return _compared(
+        whole, _taken_out(study, whole, gone), gone, "the patient taken out of the pictures that were read"
+    )
 
 
 def _trained(split: Split) -> list[Patient]:
@@ -240,31 +237,34 @@ def _read_anew(study: Study, root: Path, images: ImageSet, folder: Path) -> Neig
     Raises:
         DataError: a copy cannot be read, or has other patients than it should.
     """
-    split = split_patients(images, study.data, study.hospitals)
+    split = _split(study, images)
     gone = _most_pictures(split)
     some = _some(split, gone)
     others = [one for one in images.patients if one.id not in some]
-    left_study, left = _without(study, root, [gone], folder / "all")
+    left_study, left = _without(study, root, images, [gone], folder / "all")
     if not others:
         whole, less = gather(study, Silent()), gather(left_study, Silent())
-        return _compared(whole, less, "a folder without the patient, read anew")
-    part, _ = _without(study, root, others, folder / "whole")
-    part_less, _ = _without(study, root, [*others, gone], folder / "less")
+        return _compared(whole, less, gone, "a folder without the patient, read anew")
+    part, partly = _without(study, root, images, others, folder / "whole")
+    part_less, _ = _without(study, root, images, [*others, gone], folder / "less")
     whole, less = gather(part, Silent()), gather(part_less, Silent())
     found = _compared(
-        whole, less,
+        whole, less, gone,
         f"a folder without the patient, read anew; {len(some)} of {len(images.patients)} patients train",
     )  # fmt: skip
-    before, after = _places(split), _places(split_patients(left, study.data, study.hospitals))
-    pixels = {one.id: images.pixels[list(one.rows)] for one in images.patients}
-    return replace(
-        found,
-        moved=found.moved | {one.id for one in left.patients if before.get(one.id) != after.get(one.id)},
-        changed=found.changed | {
-            one.id for one in left.patients if not np.array_equal(pixels[one.id], left.pixels[list(one.rows)])
-        },
-        others=len(left.patients),
-    )  # fmt: skip
+    moved = found.moved | (_ids(partly) ^ some) | _moved(images, split, left, _split(study, left), gone)
+    rows = {one.id: one.rows for one in images.patients}
+    changed = found.changed | {
+        one.id for one in left.patients if one.id in rows and not _is_same(images, rows[one.id], left, one.rows)
+    }
+    return replace(found, moved=moved, changed=changed, others=len(images.patients) - 1)
+
+
+def _is_same(one: ImageSet, old: tuple[int, ...], other: ImageSet, new: tuple[int, ...]) -> bool:
+    """Returns whether a patient's pictures are the same to the last bit; they are read one at a time."""
+    return len(old) == len(new) and all(
+        np.array_equal(one.pixels[a], other.pixels[b]) for a, b in zip(old, new, strict=True)
+    )
 
 
 def _some(split: Split, gone: Patient) -> set[PatientId]:
@@ -276,54 +276,33 @@ def _some(split: Split, gone: Patient) -> set[PatientId]:
     return {gone.id, *(one for group in groups.values() for one in group[:EACH])}
 
 
-def _without(study: Study, root: Path, patients: Sequence[Patient], into: Path) -> tuple[Study, ImageSet]:
-    """Returns the study on a copy of its folder without some patients, and what is read of it.
+def _without(
+    study: Study, root: Path, images: ImageSet, patients: Sequence[Patient], into: Path
+) -> tuple[Study, ImageSet]:
+    """Returns the study on a copy of its folder without some of its patients, and what is read of it.
 
-    Repeats of a picture are no pictures of a patient until that picture is gone: what appears then goes as well.
+    Repeats of a picture are no pictures of a patient until that picture is gone: what appears then goes as well. The
+    copy has every file and line of the others, so that another patient who is not read of it is lost by the reader.
 
     Raises:
-        DataError: the copy cannot be read.
+        DataError: the copy cannot be made or read.
     """
     gone, names = list(patients), {one.id for one in patients}
+    kept = _files(one for one in images.patients if one.id not in names)
     for attempt in range(_REPEATS):
         path = into / str(attempt)
-        copy_without(root, gone, path)
+        copy_without(root, _files(gone), kept, path)
         copied = study.model_copy(update={"site": study.site.model_copy(update={"path": path})})
-        images = read_images(copied, lambda done, total: None)
-        left = [one for one in images.patients if one.id in names]
+        found = read_images(copied, lambda done, total: None)
+        left = [one for one in found.patients if one.id in names]
         if not left:
-            return copied, images
+            return copied, found
         gone += left
-    raise DataError("A copy must have the patients of its folder but those left out, and has others.")
+    raise DataError("A copy must not have the patients that are left out of its folder, and has some.")
 
 
-def copy_without(root: Path, patients: Sequence[Patient], into: Path) -> None:
-    """Makes a folder of hard links to all files but the pictures of some patients.
-
-    Tables lose the lines that name one of them.
-    """
-    gone = {image.file for patient in patients for image in patient.images}
-    names = {name.encode() for name in gone} | {Path(name).name.encode() for name in gone}
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if path.is_dir() or str(relative) in gone:
-            continue
-        target = into / relative
-        make_private_folder(target.parent)
-        if path.suffix.lower() in _TABLES:
-            lines = path.read_bytes().splitlines(keepends=True)
-            target.write_bytes(b"".join(line for line in lines if not names & _cells(line)))
-            continue
-        try:
-            os.link(path.resolve(), target)
-        except OSError:
-            shutil.copyfile(path, target)
-
-
-def _cells(line: bytes) -> set[bytes]:
-    """Returns the cells of a table's line, and the last part of each that is a path."""
-    cells = {cell.strip() for cell in _BETWEEN.split(line)}
-    return cells | {cell.rpartition(b"/")[2] for cell in cells}
+def _files(patients: Iterable[Patient]) -> set[str]:
+    return {image.file for patient in patients for image in patient.images}
 
 
 def _with_phantoms(study: Study, patients: int) -> Study:
@@ -333,7 +312,7 @@ def _with_phantoms(study: Study, patients: int) -> Study:
 
 def _taken_out(study: Study, whole: Materials, patient: Patient) -> Materials:
     images = replace(whole.images, patients=tuple(one for one in whole.images.patients if one.id != patient.id))
-    split, bound = split_patients(images, study.data, study.hospitals), study.privacy.images_per_patient
+    split, bound = _split(study, images), study.privacy.images_per_patient
     names = list(whole.hospitals)  # as the study names them
     hospitals = {
         name: training_patients(part, bound) for name, part in zip(names, split.hospitals.values(), strict=True)
@@ -344,13 +323,27 @@ def _taken_out(study: Study, whole: Materials, patient: Patient) -> Materials:
     )  # fmt: skip
 
 
-def _compared(whole: Materials, less: Materials, through: str) -> Neighbours:
-    before, after = _places(whole.split), _places(less.split)
+def _compared(whole: Materials, less: Materials, gone: Patient, through: str) -> Neighbours:
     rows = {one.id: one.rows for one in whole.images.patients}
-    others = less.images.patients
-    moved = {one.id for one in others if before.get(one.id) != after.get(one.id)}
-    changed = {one.id for one in others if not _is_equal(whole, rows[one.id], less, one.rows)}
-    return Neighbours(whole, less, through, len(others), frozenset(moved), frozenset(changed))
+    moved = _moved(whole.images, whole.split, less.images, less.split, gone)
+    both = [one for one in less.images.patients if one.id in rows]
+    changed = frozenset(one.id for one in both if not _is_equal(whole, rows[one.id], less, one.rows))
+    return Neighbours(whole, less, through, len(rows) - 1, moved, changed)
+
+
+def _moved(images: ImageSet, split: Split, left: ImageSet, after: Split, gone: Patient) -> frozenset[PatientId]:
+    """Returns the patients, other than the one who is gone, whose place or label changed, who vanished or appeared."""
+    old, new = _places(split), _places(after)
+    one, other = _ids(images), _ids(left)
+    return frozenset(id for id in (one | other) - {gone.id} if old.get(id) != new.get(id) or id in one ^ other)
+
+
+def _ids(images: ImageSet) -> set[PatientId]:
+    return {one.id for one in images.patients}
+
+
+def _split(study: Study, images: ImageSet) -> Split:
+    return split_patients(images, study.data, study.hospitals)
 
 
 def _parts(split: Split) -> list[tuple[str, tuple[Patient, ...]]]:

@@ -24,8 +24,8 @@ from wardround.boundary.private import appears_whole, make_private_folder
 from wardround.errors import DataError
 from wardround.images.rows.recipe import Prepared, Rows
 
-FORMAT = 2
-"""Raised whenever the meaning of a cache file changes."""
+FORMAT = 3
+"""Raised whenever the meaning of a cache file, or the decoding of a picture, changes."""
 
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and how many there are."""

@@ -82,8 +82,14 @@ class VoxelFeatures(Encoder):
         return torch.cat(features, dim=1)
 
     def constants(self) -> Constants:
-        """Returns the normalisation before the filters; their widths and gains are the network's own."""
-        return self.standardise.constants() | {"kind": "boxed-voxel-features" if self.boxed else "voxel-features"}
+        """Returns the normalisation before the filters, and the blur after the scores (`Smoothing`); by name.
+
+        Widths and gains of the filters are the network's own. A model saved without the blur is refused by its card.
+        """
+        blur: Constants = (
+            {"kind": "boxed-voxel-features", "smoothed": SMOOTHED} if self.boxed else {"kind": "voxel-features"}
+        )
+        return self.standardise.constants() | blur
 
 
 class StandardiseContent(Standardise):
