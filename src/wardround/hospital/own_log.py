@@ -2,8 +2,8 @@
 
 An error is a type, a code and a line of the program. Its sentence may name files or ids, as that of a `DataError` or
 of a mistake does, so sentences are kept of errors that never do. An answer has fields of its own (`event`, `work`,
-`round`, `seconds`, `bytes_in`, `bytes_out`, `code`), which `wardround status` reads. Of refusals `MOST_A_MINUTE` are
-written, and how many were not (`left_out`).
+`round`, `seconds`, `bytes_in`, `bytes_out`, `code`), which `wardround status` reads. Of the warnings and errors of one
+line of the program `MOST_A_MINUTE` are written, and how many were not (`left_out`).
 """
 
 import json
@@ -50,7 +50,45 @@ def described(error: BaseException) -> dict[str, str]:
 
 
 class _Log(logging.FileHandler):
-    """A log whose disk may fail: that is said in a sentence on standard error, and the answer is not held back."""
+    """A log of which one line of the program writes so many warnings and errors a minute, and no more.
+
+    Refused messages must not fill the ledger's disk, nor hide other warnings. A disk that fails is said in a sentence
+    on standard error, and the answer is not held back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._minute, self._counts = 0, Counter[tuple[str, int]]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a record, and after the end of a minute how many of it were not written."""
+        if record.levelno >= logging.WARNING:
+            if int(record.created // 60) != self._minute:
+                self._say_left_out()
+                self._minute = int(record.created // 60)
+            place = record.pathname, record.lineno
+            self._counts[place] += 1
+            if self._counts[place] > MOST_A_MINUTE:
+                return
+        super().emit(record)
+
+    def close(self) -> None:
+        """Writes how many records of the last minute were not written, and closes the file."""
+        self.acquire()
+        try:
+            self._say_left_out()
+        finally:
+            self.release()
+        super().close()
+
+    def _say_left_out(self) -> None:
+        for (path, line), count in self._counts.items():
+            if count > MOST_A_MINUTE:
+                text = f"more of {Path(path).name}:{line} in one minute than are written"
+                record = logging.LogRecord(__name__, logging.WARNING, path, line, text, None, None)
+                record.fields = {"left_out": count - MOST_A_MINUTE}
+                super().emit(record)
+        self._counts.clear()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # a name of the standard library
         """Says that a line is missing."""
@@ -62,31 +100,9 @@ class _Log(logging.FileHandler):
             say(f"wardround: {fault}", error=True)
 
 
-class _Few(logging.Filter):
-    """Lets so many warnings through a minute, and as many errors: refused messages must not fill the ledger's disk."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._minute, self._counts = 0, Counter[int]()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Returns whether the record is written; the first of a minute says how many before it were not."""
-        if record.levelno < logging.WARNING:
-            return True
-        minute, level = int(record.created // 60), record.levelno
-        if minute != self._minute:
-            left_out = sum(max(0, count - MOST_A_MINUTE) for count in self._counts.values())
-            self._minute, self._counts = minute, Counter()
-            if left_out:
-                record.fields = {**getattr(record, "fields", {}), "left_out": left_out}
-        self._counts[level] += 1
-        return self._counts[level] <= MOST_A_MINUTE
-
-
 def log_to(path: Path) -> logging.Handler:
     """Returns a handler that appends to a file of mode 0600."""
     os.close(open_private(path, os.O_RDWR))
-    handler = _Log(path, encoding="utf-8")
+    handler = _Log(path)
     handler.setFormatter(JsonLines())
-    handler.addFilter(_Few())
     return handler

@@ -49,7 +49,7 @@ Item = str | Path | npt.NDArray[Any]
 class Whole(nn.Module):
     """A model from uint8 rows, (row, channel, *space), to logits: the patch, the encoding, the trained layers.
 
-    The logits of several networks, an ensemble, are the logarithms of their mean probabilities.
+    The logits of several networks, an ensemble, are the logarithms of their mean probabilities, and finite.
 
     Args:
         networks: with their trained weights.
@@ -70,7 +70,8 @@ class Whole(nn.Module):
         if len(logits) == 1:
             found: Tensor = logits[0]
             return found
-        return torch.stack([one.softmax(dim=1) for one in logits]).mean(dim=0).log()
+        mean = torch.stack([one.softmax(dim=1) for one in logits]).mean(dim=0)
+        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from wardround.images.rows.pixels import _Room
+import pytest
+
+from wardround.images.rows.pixels import _Room, _shares
 
 
 def test_threads_together_hold_no_more_than_the_limit_and_all_get_through():
@@ -36,3 +38,20 @@ def test_room_is_given_back_when_a_file_fails():
             pass
     with room.of(10):
         pass
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares"),
+    [
+        ([50_000_000] * 40, [1] * 40),
+        ([1_000] * 40, [16, 16, 8]),
+        ([1_500_000] * 7, [3, 3, 1]),
+        ([1_000, 9_000_000, 1_000, 1_000], [2, 2]),
+        ([], []),
+    ],
+)
+def test_threads_hash_small_files_together_and_large_ones_alone(sizes, shares):
+    files = [(str(place),) for place in range(len(sizes))]
+    found = _shares(lambda name: sizes[int(name)], files)
+    assert [len(share) for share in found] == shares
+    assert [names for share in found for names in share] == files

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.inference.page.test_rows import ASSETS, NODE
 from tests.inference.saved import drawn, picture_input, save
 
@@ -45,6 +46,22 @@ def test_outputs_are_known_to_a_thousandth_and_no_further(target, tmp_path):
     made = json.loads(done.stdout)
     assert b64decode(made["rows"]) == rows.tobytes()
     assert made["found"] == [True, True, False, False, False, False]
+
+
+def test_outputs_of_an_ensemble_are_finite_where_every_network_rules_a_class_out(tmp_path):
+    recipe = picture_input(image_size=48)
+    networks = {name: drawn("linear", recipe, 2, seed=seed) for seed, name in enumerate(("east", "west"))}
+    for network in networks.values():
+        with torch.no_grad():
+            for parameter in network.trained.parameters():
+                if parameter.shape == (2,):
+                    parameter.copy_(torch.tensor([500.0, -500.0]))
+    known = known_outputs(load(save(tmp_path / "run", networks, recipe)))
+    assert json.loads(json.dumps(known, allow_nan=False)) == known
+    assert known["logits"][0] == 0
+    assert known["logits"][1] < -80
+    assert known["probabilities"][0] == 1
+    assert 0 <= known["probabilities"][1] < 1e-30
 
 
 def test_a_thinned_output_has_every_row_column_and_class_of_a_mask(tmp_path):

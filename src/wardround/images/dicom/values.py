@@ -132,13 +132,10 @@ def value_of(found: "Dataset", keyword: str) -> Any:
     return None if element is None else element.value
 
 
-_SINGLE = (str, bytes, int, float)
-
-
 def _values(found: "Dataset", keyword: str) -> list[Any]:
     value = value_of(found, keyword)
     if value is None or value == "":
         return []
-    if isinstance(value, _SINGLE):
+    if isinstance(value, (str, bytes, int, float)):
         return [value]
     return list(value) if isinstance(value, Iterable) else [value]

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +41,9 @@ _MOST_KEPT = 64_000_000
 
 _HASHED_AT_ONCE = 16
 """Entries whose files a thread hashes together: handing over one costs more than to hash a small picture."""
+
+_HASHED_BYTES = 4_000_000
+"""Bytes of files at which a thread's share is full, so that all threads have some of a few large files."""
 
 _MOST_BYTES = 1_500_000_000
 """Memory that all threads together take while files are read, unless one file alone takes more."""
@@ -138,8 +141,7 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
             return found
 
         files = list(dict.fromkeys((*entry.files, *entry.mask) for entry in entries))
-        groups = [files[start : start + _HASHED_AT_ONCE] for start in range(0, len(files), _HASHED_AT_ONCE)]
-        parts = dict(zip(files, chain.from_iterable(pool.map(hashed, groups)), strict=True))
+        parts = dict(zip(files, chain.from_iterable(pool.map(hashed, _shares(store.size, files))), strict=True))
         digests = [_joined(entry, parts[(*entry.files, *entry.mask)]) for entry in entries]
 
         def opened(frames: Frames) -> list[Prepared | str]:
@@ -193,6 +195,19 @@ def _cached(
     channels, *space = recipe.shape
     shape = (len(digests) * recipe.rows, channels + has_masks, *space)
     return cached_pictures(wanted.cache_dir, key, shape, fill, wanted.progress, recipe.rows)
+
+
+def _shares(size: Callable[[str], int], files: Sequence[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
+    """Returns the files of entries in shares of up to `_HASHED_AT_ONCE` entries, each closed at `_HASHED_BYTES`."""
+    shares: list[list[tuple[str, ...]]] = []
+    free = 0
+    for names in files:
+        if free <= 0 or len(shares[-1]) == _HASHED_AT_ONCE:
+            shares.append([])
+            free = _HASHED_BYTES
+        shares[-1].append(names)
+        free -= sum(map(size, names))
+    return shares
 
 
 def _by_file(entries: Sequence[Entry], digests: Sequence[str]) -> list[Frames]:
