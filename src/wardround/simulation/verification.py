@@ -279,14 +279,10 @@ def _charged(
     with LedgerFile(place) as ledger:
         ledger.verify()
         if record is not None and not parts_of(path, study, ledger):
-            if given is not None:
-                raise RecordError(
-                    f"`--ledger` must be the ledger that the run in {path} was charged to, and {given} has no part of "
-                    "it. Give the other one.",
-                    code="record-other-ledger",
-                )
-            return (), (
-                f"charges: ledger {place} has no part of the run; give the one that it was charged to (--ledger)",
+            raise RecordError(
+                f"`--ledger` must be the ledger that the run in {path} was charged to, and {place} has no part of it. "
+                "Give the other one.",
+                code="record-other-ledger",
             )
         said = [f"ledger {place} is whole"]
         missing: tuple[str, ...] = ()
