@@ -13,6 +13,7 @@ from wardround.images import store
 from wardround.images.dicom import headers as headers_room
 from wardround.images.dicom.parse import header_of
 from wardround.images.layouts.guess import guess_layout
+from wardround.images.rows import pixels
 from wardround.images.store import Store, open_store
 
 
@@ -202,8 +203,12 @@ def test_no_plural_stands_beside_a_one(wardround, tmp_path):
     assert wrong == []
 
 
-def test_headers_are_read_once_and_frames_of_a_file_together(wardround, tmp_path, monkeypatch):
-    """40 frames read their file once to hash it, and once for 16 frames to decode them."""
+@pytest.mark.parametrize(("kept", "of_one", "of_frames"), [(64_000_000, 1, 1), (0, 2, 1 + 3)])
+def test_headers_are_read_once_and_frames_of_a_file_together(
+    kept, of_one, of_frames, wardround, tmp_path, monkeypatch
+):
+    """A file that is not kept is read once to be hashed, and once for 16 frames to decode them."""
+    monkeypatch.setattr(pixels, "_MOST_KEPT", kept)
     pydicom = pytest.importorskip("pydicom")
     drawn = np.random.default_rng(0).integers(0, 255, (40, 6, 7), np.uint8)
     for n in range(2):
@@ -229,4 +234,4 @@ def test_headers_are_read_once_and_frames_of_a_file_together(wardround, tmp_path
     assert ended.code == 0, ended.err
     assert "dicom: 41 images of 2 patients, 1 to 40 each" in ended.out
     assert sorted(headers) == ["0.dcm", "1.dcm"]
-    assert Counter(reads) == {"labels.csv": 1, "file 1 of 3": 2, "file 2 of 3": 1 + 3}
+    assert Counter(reads) == {"labels.csv": 1, "file 1 of 3": of_one, "file 2 of 3": of_frames}
