@@ -240,7 +240,7 @@ def _read_anew(study: Study, root: Path, images: ImageSet, folder: Path) -> Neig
     """Returns the neighbours of a folder, each read from a copy of it.
 
     Raises:
-        DataError: a copy cannot be read, or has other patients than it should.
+        DataError: a copy cannot be made or read, or still has patients that are left out.
     """
     split = _split(study, images)
     gone = _most_pictures(split)
