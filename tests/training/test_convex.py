@@ -10,7 +10,7 @@ from torch import nn
 from wardround.errors import ModelError
 from wardround.models.network import Network
 from wardround.privacy.output_perturbation import OutputPerturbation, tolerance_of
-from wardround.training.convex import feature_rows, fit_head, linear_head, regularised_loss
+from wardround.training.convex import feature_rows, fit_head, linear_head, loss_of_grades, regularised_loss
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
@@ -76,6 +76,27 @@ def test_it_is_logistic_regression(classes):
     assert np.linalg.norm(exact(at)[1]) < 1e-4  # the oracle found the same problem's minimum
     slack = tolerance_of(HeadFit(0.05, 1e6, 30.0), 30.0) / 0.05
     assert np.linalg.norm(ours - expected) < slack
+
+
+def test_grades_are_a_logistic_regression_for_each_score_over_the_pictures_that_it_asks():
+    generator = np.random.default_rng(4)
+    rows, grades, each = (
+        generator.normal(size=(40, 5)),
+        generator.integers(0, 4, 40),
+        generator.uniform(0.1, 1, 40),
+    )
+    objective = loss_of_grades(rows, grades, each, 3, 0.1)
+    expected = []
+    for score in range(3):
+        asked = grades >= score
+        known = LogisticRegression(C=1 / 0.1, fit_intercept=False, tol=1e-12, max_iter=10_000)
+        known.fit(rows[asked], grades[asked] > score, sample_weight=each[asked])
+        expected.append(known.coef_[0])
+    at, step = np.concatenate(expected), 1e-6
+    assert np.linalg.norm(objective(at)[1]) < 1e-4
+    point = generator.normal(size=15)
+    numeric = [(objective(point + step * e)[0] - objective(point - step * e)[0]) / (2 * step) for e in np.eye(15)]
+    assert np.allclose(objective(point)[1], numeric, atol=1e-6)
 
 
 def test_the_network_predicts_with_the_weights_as_they_are_laid_out():

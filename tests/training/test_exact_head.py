@@ -68,12 +68,13 @@ def gradients(bench, weights, patients, rows):
     st.sampled_from([0.02, 0.25, 1e3]),
     st.sampled_from([1e-20, 1.0, 1e6]),
     st.booleans(),
+    st.booleans(),
     st.integers(0, 100),
 )
-def test_the_sum_is_of_the_clipped_gradients(counts, rule, clip, scale, bias, seed):
+def test_the_sum_is_of_the_clipped_gradients(counts, rule, clip, scale, bias, grades, seed):
     """The oracle is a backward pass a patient in double precision, and NumPy's norm."""
     patients, rows = cohort(counts, seed=seed, scale=scale)
-    bench = bench_of(rows, bias=bias)
+    bench = bench_of(rows, bias=bias, grades=grades)
     weights = weights_for(bench, seed, 3.0 / max(1.0, scale))
     steps = steps_for(weights.size, clip=clip)
     wanted = gradients(bench, weights, patients, rows)
@@ -89,16 +90,21 @@ def test_the_sum_is_of_the_clipped_gradients(counts, rule, clip, scale, bias, se
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=2, max_size=12), st.sampled_from([3, 256]), st.integers(0, 100))
-def test_a_patient_adds_the_same_whole_numbers_in_any_company(counts, at_once, seed):
+@given(
+    st.lists(st.integers(0, 4), min_size=2, max_size=12),
+    st.sampled_from([3, 256]),
+    st.booleans(),
+    st.integers(0, 100),
+)
+def test_a_patient_adds_the_same_whole_numbers_in_any_company(counts, at_once, grades, seed):
     """Whole cohort, each one alone, without one, in another order and in other batches: exactly additive."""
     patients, rows = cohort(counts, seed=seed)
-    weights = weights_for(bench_of(rows), seed)
+    weights = weights_for(bench_of(rows, grades=grades), seed)
     steps, draw, everyone = steps_for(weights.size), np.random.default_rng(seed), np.arange(len(counts))
-    alone = [fine_sum(bench_of(rows), weights, patients, [one], steps) for one in everyone]
+    alone = [fine_sum(bench_of(rows, grades=grades), weights, patients, [one], steps) for one in everyone]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact_head, "_AT_ONCE", at_once)
-        bench = bench_of(rows)
+        bench = bench_of(rows, grades=grades)
         for chosen in (
             everyone,
             draw.permutation(everyone),
@@ -140,14 +146,15 @@ def test_batches_threads_and_other_rows_of_the_cache_change_no_bit(monkeypatch):
     st.sampled_from([900, 370_000, 1 << 26]),
     st.sampled_from([Flat(), Automatic()]),
     st.booleans(),
+    st.booleans(),
 )
-def test_one_patient_moves_the_sum_by_at_most_the_bound(seed, clip, scale, bound, rule, bias):
+def test_one_patient_moves_the_sum_by_at_most_the_bound(seed, clip, scale, bound, rule, bias, grades):
     """In Python's whole numbers, for rows of any length, pictures that are alike, and labels that cancel."""
     patients, rows = cohort([1, 4, 2, 12, 3], seed=seed, scale=scale)
     draw = np.random.default_rng(seed)
     alike = patients.rows[7:19]
     rows[alike] = rows[alike[0]] * torch.from_numpy(1 + 10.0 ** draw.uniform(-8, -3, (12, 1))).float()
-    bench = bench_of(rows, bias=bias)
+    bench = bench_of(rows, bias=bias, grades=grades)
     weights = weights_for(bench, seed, 10.0 ** draw.uniform(-3, 1) / scale)
     steps, everyone = steps_for(weights.size, bound, clip), np.arange(5)
     assert steps.are_fine

@@ -15,6 +15,7 @@ from torch import nn
 from wardround.errors import PrivacyError
 from wardround.models.linear import linear_layer
 from wardround.models.network import Network, Normalise
+from wardround.models.networks.ordinal import ContinuationRatios
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer
 from wardround.training.exact_head import Steps
 from wardround.training.heads import HeadSums
@@ -25,8 +26,11 @@ from wardround.training.workbench import Workbench
 FEATURES = 6
 
 
-def bench_of(rows, classes=3, bias=False, loss=cross_entropy):
-    layers = OrderedDict(flatten=nn.Flatten(), classifier=nn.Linear(rows.shape[1], classes, bias=bias))
+def bench_of(rows, classes=3, bias=False, loss=cross_entropy, grades=False):
+    head = nn.Linear(rows.shape[1], classes - grades, bias=bias)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten(), classifier=head)
+    if grades:
+        layers["grades"] = ContinuationRatios()
     network = Network("features", Normalise(), nn.Sequential(layers), True)
     return Workbench(network, np.zeros((len(rows), 1, 2, 3), dtype=np.uint8), loss, 1 << 20, inputs=rows)
 
@@ -56,16 +60,17 @@ def both(bench, weights, samples, norm, rule=None, class_weights=None):
     st.sampled_from([0.05, 0.5, 1e4, math.inf]),
     st.booleans(),
     st.sampled_from([None, (0.5, 2.0, 1.0)]),
+    st.booleans(),
     st.integers(0, 100),
 )
-def test_sums_are_the_engines(counts, rule, norm, bias, class_weights, seed):
+def test_sums_are_the_engines(counts, rule, norm, bias, class_weights, grades, seed):
     """For patients of none to five pictures, any order of the cache, part of the patients, three rules."""
     if not sum(counts) or (math.isinf(norm) and isinstance(rule, Automatic)):
         return
     patients, rows = cohort(counts, seed=seed)
     draw = np.random.default_rng(seed)
     chosen = np.flatnonzero(draw.random(len(counts)) < 0.7)
-    bench = bench_of(rows, bias=bias)
+    bench = bench_of(rows, bias=bias, grades=grades)
     weights = draw.normal(size=bench.initial_weights.size).astype(np.float32)
     samples = [Sample(patients, chosen), Sample(patients, np.arange(len(counts)))]
     for ours, engine in zip(*both(bench, weights, samples, norm, rule, class_weights), strict=True):
@@ -106,15 +111,15 @@ def test_batches_that_are_kept_change_no_bit(exactly, monkeypatch):
 
 
 @settings(max_examples=8)
-@given(st.integers(0, 1000), st.sampled_from([0.01, 0.25, 1.0]), st.sampled_from([1.0, 30.0]))
-def test_one_patient_moves_the_sum_by_at_most_the_clip(seed, norm, scale):
+@given(st.integers(0, 1000), st.sampled_from([0.01, 0.25, 1.0]), st.sampled_from([1.0, 30.0]), st.booleans())
+def test_one_patient_moves_the_sum_by_at_most_the_clip(seed, norm, scale, grades):
     """Neighbours by removal of each patient: the bound holds for rows of any norm and for repeated pictures."""
     patients, rows = cohort([1, 4, 2, 3], seed=seed, scale=scale)
     rows[patients.rows[1:5]] = rows[patients.rows[1]].clone()  # one patient's pictures are all alike
-    weights = np.random.default_rng(seed).normal(size=3 * FEATURES).astype(np.float32) * 5
-    everyone = np.arange(4)
+    bench, everyone = bench_of(rows, grades=grades), np.arange(4)
+    weights = np.random.default_rng(seed).normal(size=bench.initial_weights.size).astype(np.float32) * 5
     samples = [Sample(patients, everyone), *(Sample(patients, np.delete(everyone, out)) for out in everyone)]
-    whole, *without = bench_of(rows).gradient_sums(weights, samples, norm, 0)
+    whole, *without = bench.gradient_sums(weights, samples, norm, 0)
     assert all(float((whole.vector - part.vector).norm()) <= norm for part in without)
 
 
@@ -182,5 +187,6 @@ def test_other_losses_and_networks_are_the_engines():
     _, rows = cohort([1, 2])
     deep = Network("deep", Normalise(), nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU(), nn.Linear(4, 3)), True)
     assert bench_of(rows, loss=focal)._head is None
+    assert bench_of(rows, loss=focal, grades=True)._head is None
     assert linear_layer(deep) is None
     assert HeadSums.of(deep, rows, cross_entropy) is None

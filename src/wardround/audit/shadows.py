@@ -27,6 +27,7 @@ from wardround.config.federation import FederatedSGD
 from wardround.federation.strategies.fedsgd import PerPatient
 from wardround.federation.strategies.scored import average_from
 from wardround.ledger.file import LedgerFile
+from wardround.models.linear import linear_layer
 from wardround.noisers import inflation_of
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
@@ -147,7 +148,8 @@ def _is_head(training: Training) -> bool:
     flat = training.study.privacy.plan == "none" or getattr(training.study.privacy, "clipping", "") == "flat"
     descent = isinstance(section, FederatedSGD) and section.strategy in ("fedsgd", "pooled")
     descent = descent and not training.study.centre_rounds  # each run has rows of its own
-    return training.bench.trains_head and plain and flat and descent
+    is_softmax = linear_layer(training.bench.network) is not None
+    return training.bench.trains_head and is_softmax and plain and flat and descent
 
 
 def _heads(training: Training, inclusion: Inclusion, seed: int, progress: Progress) -> Iterator[Float64]:

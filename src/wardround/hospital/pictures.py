@@ -25,7 +25,7 @@ from wardround.images.load import Volumes, list_entries, load_images, open_layou
 from wardround.images.naming import with_persons
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
-from wardround.models.linear import linear_layer
+from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.training.device import device_for
@@ -137,7 +137,7 @@ def kept_on_processor(study: Study, network: Network | None) -> str | None:
         return "a seed"
     if getattr(study.privacy, "sum", None) == "masked":
         return "masked sums"
-    return "a linear head" if network is not None and linear_layer(network) is not None else None
+    return "a linear head" if network is not None and scoring_layer(network)[0] is not None else None
 
 
 def encode_pictures(study: Study, images: ImageSet, progress: Progress) -> None:

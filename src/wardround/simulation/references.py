@@ -4,7 +4,7 @@ They exist in a simulation only, where one machine holds all patients anyway. No
 hospitals' ledgers for them, so nothing of them may be published as if it were covered by the statement: the
 record marks each as "released without protection".
 
-Without privacy, a private softmax head is compared with the best of its family: logistic regression on the same rows,
+Without privacy, a private head is compared with the best of its family: logistic regression on the same rows,
 fitted to the end (`fitted_reference`). Of other networks it is the same training, clipped alike, without noise.
 
 They begin when the main run is finished: its model, its signed record and its page wait for none of them. Each is on
@@ -165,7 +165,7 @@ def run_together(
 
 
 def is_fitted(study: Study, materials: Materials) -> bool:
-    """Returns whether references without privacy are fitted to the end: those of a private softmax head."""
+    """Returns whether references without privacy are fitted to the end: those of a private head."""
     return study.recipe is not None and materials.workbench.trains_head
 
 

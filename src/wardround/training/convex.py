@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models.linear import linear_layer
+from wardround.models.linear import linear_layer, scoring_layer
 from wardround.models.network import Network
+from wardround.models.networks.ordinal import asked_and_wanted
 from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.privacy.output_perturbation import tolerance_of
 from wardround.training.patients import TrainingPatients
@@ -49,21 +50,25 @@ def fit_head(workbench: Workbench, patients: TrainingPatients, fit: HeadFit) -> 
         Fixed features, rows of norm at most `fit.row_norm`, one mean a patient: see `privacy.output_perturbation`.
 
     Edge cases:
-        No patient: zeros. Without a public number of patients: divided by the hospital's own, which has no guarantee.
+        No patient: zeros. Without a public number of patients: divided by the hospital's own, which has no guarantee;
+        the head may then be one for grades, the sum of whose losses is minimised.
 
     Raises:
         ModelError: as `linear_head`.
     """
-    head = linear_head(workbench.network)
-    classes = head.out_features
+    head, is_ordinal = scoring_layer(workbench.network)
+    if head is None or (is_ordinal and fit.num_patients is not None):
+        head = linear_head(workbench.network)
+    scores = head.out_features
     number = max(1, len(patients)) if fit.num_patients is None else fit.num_patients
     with_bias = head.bias is not None
     rows = feature_rows(workbench, patients.rows, fit.row_norm, with_bias=with_bias)
     each = np.repeat(1 / np.maximum(1, patients.counts), patients.counts) / number
-    objective = regularised_loss(rows, patients.labels, each, classes, fit.regularisation)
+    loss = loss_of_grades if is_ordinal else regularised_loss
+    objective = loss(rows, patients.labels, each, scores, fit.regularisation)
     smoothness = fit.regularisation + fit.row_norm**2 / 2 * each.sum()
-    found = _minimiser(objective, classes * rows.shape[1], tolerance_of(fit, number), smoothness)
-    table = found.reshape(classes, -1)
+    found = _minimiser(objective, scores * rows.shape[1], tolerance_of(fit, number), smoothness)
+    table = found.reshape(scores, -1)
     if not with_bias:
         return found
     return np.concatenate([table[:, :-1].ravel(), table[:, -1]])
@@ -77,8 +82,11 @@ def feature_rows(
         workbench.inputs_of(rows[at : at + _AT_ONCE]).flatten(1).to(torch.float64).numpy()
         for at in range(0, len(rows), _AT_ONCE)
     ]
-    head = linear_head(workbench.network)
-    table = np.nan_to_num(np.concatenate(parts)) if parts else np.zeros((0, head.in_features))
+    table = (
+        np.nan_to_num(np.concatenate(parts))
+        if parts
+        else np.zeros((0, workbench.inputs_of(rows).flatten(1).shape[1]))
+    )
     if with_bias:
         table = np.column_stack([table, np.ones(len(table))])
     lengths = np.linalg.norm(table, axis=1, keepdims=True)
@@ -105,6 +113,26 @@ def regularised_loss(
         normaliser = logsumexp(logits, axis=1, keepdims=True) if len(rows) else np.zeros((0, 1))
         losses = normaliser[:, 0] - (logits * truth).sum(axis=1)
         slope = (np.exp(logits - normaliser) - truth) * each[:, None]
+        value = float(each @ losses + regularisation / 2 * (weights @ weights))
+        return value, (slope.T @ rows).ravel() + regularisation * weights
+
+    return objective
+
+
+def loss_of_grades(
+    rows: Float64, grades: npt.NDArray[np.int64], each: Float64, scores: int, regularisation: float
+) -> Objective:
+    """Returns what `regularised_loss` does, of a head for grades, by its weights, (score * feature,).
+
+    A logistic regression for each score, over the pictures that it asks (`wardround.models.networks.ordinal`).
+    """
+    asked, wanted = (table.numpy() for table in asked_and_wanted(torch.from_numpy(grades), scores))
+
+    def objective(weights: Float64) -> tuple[float, Float64]:
+        found = rows @ weights.reshape(scores, -1).T
+        losses = np.where(asked, np.logaddexp(0.0, found) - wanted * found, 0.0).sum(axis=1)
+        beyond = np.exp(-np.logaddexp(0.0, -found))
+        slope = np.where(asked, beyond - wanted, 0.0) * each[:, None]
         value = float(each @ losses + regularisation / 2 * (weights @ weights))
         return value, (slope.T @ rows).ravel() + regularisation * weights
 

@@ -1,4 +1,4 @@
-"""Gradient sums of a linear softmax head in whole numbers: matrix products without rounding, for masked sums.
+"""Gradient sums of a linear head in whole numbers: matrix products without rounding, for masked sums.
 
 Masked sums need that no bit of a patient's contribution depends on the other patients. A product in floating point
 does not promise that: the order of its additions follows from its shape. Here the factors of every product are whole
@@ -9,7 +9,8 @@ IEEE 754 determines to the last bit, in a fixed order. Nothing is assumed of ker
     x   a row (with a one for the bias)       X = round(x 2^(24 - e)),  2^(e-1) <= |x| < 2^e,        |X| < 2^25
     w   the weights of a class                V = round(w 2^(26 - t)),  2^(t-1) <= |w| < 2^t,        |V| < 2^27
     logit                                     (V . X) 2^(t + e - 50);   |V . X| <= |V| |X| < 2^52
-    r   softmax less label, over pictures, times the clip factor, in units of 2^-k grid steps
+    r   softmax less label, over pictures, times the clip factor, in units of 2^-k grid steps; of grades the r of
+        `wardround.training.heads`
     R   round(r 2^(e - 24)) = 2^13 R1 + R0    |R| <= 2^32
     S   sum over pictures of R X^T            256 pictures at a time: 2^8 2^19 2^25 < 2^53
     Y   floor(S 2^-k + 1/2)                   the sum in grid steps
@@ -34,6 +35,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wardround.models.networks.ordinal import asked_and_wanted
 from wardround.per_patient.clipping_rules import Clipping
 from wardround.per_patient.margins import before_margin
 from wardround.per_patient.process import one_at_a_time
@@ -99,13 +101,15 @@ class ExactHead:
     """Sums of one linear head on kept rows.
 
     Args:
-        classes: of the head.
+        classes: scores of the head: one a class, or one fewer than grades.
         inputs: of every picture, (picture, ...), float32; may be a memory map.
         has_bias: whether the head has a bias.
+        is_ordinal: its scores are those of grades.
     """
 
-    def __init__(self, classes: int, inputs: Tensor, has_bias: bool) -> None:
+    def __init__(self, classes: int, inputs: Tensor, has_bias: bool, *, is_ordinal: bool = False) -> None:
         self._classes, self._rows, self._has_bias = classes, inputs.flatten(1), has_bias
+        self._residuals = _residuals_of_grades if is_ordinal else _residuals
         row_bytes = 8 * (self._rows.shape[1] + has_bias)
         self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, row_bytes)
         self._memory: list[Tensor] = []
@@ -175,7 +179,7 @@ class ExactHead:
         for batch in self._batches.of(patients, chosen):
             products = torch.cat([whole @ part.T for part in batch.parts], dim=1).numpy().T
             logits = np.ldexp(products, batch.powers[:, None] + powers - (_ROW_BITS + _WEIGHT_BITS))
-            shares = _clipped(_residuals(logits, batch), batch, rule, clipping_norm, steps, weights.size)
+            shares = _clipped(self._residuals(logits, batch), batch, rule, clipping_norm, steps, weights.size)
             upper = np.rint(np.ldexp(shares, -_LOW_BITS))
             both = torch.from_numpy(np.concatenate([upper, shares - np.ldexp(upper, _LOW_BITS)], axis=1).T.copy())
             at = 0
@@ -247,6 +251,15 @@ def _residuals(logits: Float64, batch: _Batch) -> Float64:
     shares = shares / total[:, None]
     shares[np.arange(len(shares)), batch.of.labels] -= 1
     return np.asarray(shares / batch.of.counts[batch.of.patient][:, None])
+
+
+def _residuals_of_grades(scores: Float64, batch: _Batch) -> Float64:
+    """Returns sigmoid less answer of the scores that ask a picture, over the patient's pictures, (picture, score)."""
+    asked, wanted = asked_and_wanted(torch.from_numpy(batch.of.labels), scores.shape[1])
+    tail = _exp(np.maximum(-np.abs(scores), -700.0))
+    beyond = np.where(scores >= 0, 1.0, tail) / (1.0 + tail)
+    found = np.where(asked.numpy(), beyond - wanted.numpy(), 0.0)
+    return np.asarray(found / batch.of.counts[batch.of.patient][:, None])
 
 
 def _exp(values: Float64) -> Float64:

@@ -1,9 +1,11 @@
-"""Clipped sums of a linear softmax head on fixed rows, as matrix products: no backward pass, no per-patient gradient.
+"""Clipped sums of a linear head on fixed rows, as matrix products: no backward pass, no per-patient gradient.
 
-The gradient of a picture's cross-entropy is r x^T, with x its row and r = softmax(W x) - e_label. Of a patient with
-pictures j it is the mean, and its squared norm is the sum over pairs j, k of (r_j . r_k) (x_j . x_k) / pictures^2: a
-ghost norm, which needs products of the patient's own rows only. The clipped sum over patients is one matrix product of
-the scaled residuals with the rows (Goodfellow 2015, https://arxiv.org/abs/1510.01799, for one picture a patient).
+The gradient of a picture's cross-entropy is r x^T, with x its row and r = softmax(W x) - e_label. Of grades
+(`wardround.models.networks.ordinal`) score k has r_k = [y >= k] (sigmoid(w_k x) - [y > k]), y the label. Of a patient
+with pictures j the gradient is the mean, and its squared norm is the sum over pairs j, k of
+(r_j . r_k) (x_j . x_k) / pictures^2: a ghost norm, which needs products of the patient's own rows only. The clipped sum
+over patients is one matrix product of the scaled residuals with the rows (Goodfellow 2015,
+https://arxiv.org/abs/1510.01799, for one picture a patient).
 
 Released: nothing. Sensitivity and neighbouring relation are those of `wardround.per_patient.clipped_sum`: norms are in
 float64 of the very residuals that are summed, and the clip aims below C by the same margin. A patient's terms may
@@ -22,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wardround.errors import PrivacyError
-from wardround.models.linear import linear_layer
+from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
+from wardround.models.networks.ordinal import asked_and_wanted
 from wardround.per_patient.batch import Loss
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import Clipping
@@ -46,14 +49,16 @@ _MOST_SQUARE = 1e60
 class _Batch:
     """Whole patients, of each picture its row and the squared norm of the row and the bias's constant.
 
-    `shares` are the numbers of pictures of each picture's patient, `wanted` the labels as vectors, (picture, class),
-    `pair_patient` the patient of each pair; other fields are those of `Part`, as tensors.
+    `shares` are the numbers of pictures of each picture's patient, `wanted` the labels as vectors, (picture, score),
+    `asked` of grades one where a score asks a picture, (picture, score), `pair_patient` the patient of each pair; other
+    fields are those of `Part`, as tensors.
     """
 
     rows: Tensor
     squares: Tensor
     labels: Tensor
     wanted: Tensor
+    asked: Tensor | None
     shares: Tensor
     patient: Tensor
     num_patients: int
@@ -70,23 +75,24 @@ class HeadSums:
         layer: the head.
         rows: of every picture, (picture, feature), float32 and finite.
         squares: squared norm of each row, float64, (picture,); NaN for a picture whose patient adds nothing.
+        is_ordinal: its scores are those of grades.
     """
 
-    def __init__(self, layer: nn.Linear, rows: Tensor, squares: Tensor) -> None:
-        self._shape, self._has_bias = layer.weight.shape, layer.bias is not None
+    def __init__(self, layer: nn.Linear, rows: Tensor, squares: Tensor, *, is_ordinal: bool = False) -> None:
+        self._shape, self._has_bias, self._is_ordinal = layer.weight.shape, layer.bias is not None, is_ordinal
         self._rows, self._squares = rows, squares
         self._memory = torch.empty(_AT_ONCE, rows.shape[1])
         self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, 4 * rows.shape[1])
 
     @classmethod
     def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
-        """Returns the sums of a head on kept inputs with a softmax; None where the engine is needed.
+        """Returns the sums of a head on kept inputs, of classes or grades; None where the engine is needed.
 
         The choice follows from the network and the loss alone: the engine rounds otherwise, so that one patient who
         changed it would change every other patient's gradient. A patient with a row that is not finite, or longer than
         10^30, adds exactly zero.
         """
-        layer = linear_layer(network)
+        layer, is_ordinal = scoring_layer(network)
         if layer is None or inputs is None or loss is not cross_entropy or inputs.dtype != torch.float32:
             return None
         if layer.weight.dtype != torch.float32 or layer.weight.device.type != "cpu":
@@ -98,7 +104,7 @@ class HeadSums:
         is_fit = squares <= _MOST_SQUARE
         if not is_fit.all():
             rows, squares = torch.where(is_fit[:, None], rows, 0.0), torch.where(is_fit, squares, torch.nan)
-        return cls(layer, rows, squares)
+        return cls(layer, rows, squares, is_ordinal=is_ordinal)
 
     @in_single_precision()
     def sums(
@@ -160,11 +166,17 @@ class HeadSums:
         places = torch.from_numpy(part.rows)
         out = self._memory[: len(places)] if len(places) <= _AT_ONCE else None
         constant = 1.0 if self._has_bias else 0.0
+        labels, asked = torch.from_numpy(part.labels), None
+        if self._is_ordinal:
+            asked, wanted = asked_and_wanted(labels, self._shape[0])
+        else:
+            wanted = F.one_hot(labels, self._shape[0])
         return _Batch(
             rows=torch.index_select(self._rows, 0, places, out=out),
             squares=self._squares[places] + constant,
-            labels=torch.from_numpy(part.labels),
-            wanted=F.one_hot(torch.from_numpy(part.labels), self._shape[0]).to(torch.float32),
+            labels=labels,
+            wanted=wanted.to(torch.float32),
+            asked=None if asked is None else asked.to(torch.float32),
             shares=torch.from_numpy(part.counts[part.patient]).to(torch.float32),
             patient=torch.from_numpy(part.patient),
             num_patients=len(part.counts),
@@ -201,7 +213,7 @@ def _sums_of(
         clipping.check(clipping_norm)
     number, classes, features = weights.shape
     logits = F.linear(batch.rows, weights.flatten(0, 1), None if biases is None else biases.flatten())
-    residuals = torch.softmax(logits.view(-1, number, classes), dim=2) - batch.wanted[:, None]
+    residuals = _residuals(logits.view(-1, number, classes), batch)
     if class_weights is not None:
         residuals *= class_weights[batch.labels][:, None, None]
     residuals /= batch.shares[:, None, None]
@@ -233,6 +245,13 @@ def _sums_of(
     return [
         ClippedSum(vector, clipping_norm, count) for vector, count in zip(vectors, within.tolist(), strict=True)
     ]
+
+
+def _residuals(scores: Tensor, batch: _Batch) -> Tensor:
+    """Returns the derivative of each picture's loss by its scores, (picture, head, score)."""
+    if batch.asked is None:
+        return torch.softmax(scores, dim=2) - batch.wanted[:, None]
+    return (torch.sigmoid(scores) - batch.wanted[:, None]) * batch.asked[:, None]
 
 
 def _squared_norms(residuals: Tensor, batch: _Batch) -> tuple[Tensor, Tensor]:

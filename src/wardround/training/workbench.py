@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from wardround.models.linear import linear_layer
+from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
 from wardround.models.vectors import load_parameters, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence
@@ -238,10 +238,10 @@ class Workbench:
 
     @cached_property
     def _exact(self) -> ExactHead | None:
-        layer = linear_layer(self.network)
+        layer, is_ordinal = scoring_layer(self.network)
         if self._head is None or self._inputs is None or layer is None:
             return None
-        return ExactHead(layer.out_features, self._inputs, layer.bias is not None)
+        return ExactHead(layer.out_features, self._inputs, layer.bias is not None, is_ordinal=is_ordinal)
 
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.

@@ -26,6 +26,17 @@ class ContinuationRatios(nn.Module):
         return torch.cat([stops[:, :1], middle, beyond[:, -1:]], dim=1)
 
 
+def asked_and_wanted(grades: torch.Tensor, scores: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns whether each score asks a picture, y >= k, and whether it should say yes, y > k; (picture, score) each.
+
+    Args:
+        grades: y of each picture, (picture,).
+        scores: K - 1.
+    """
+    steps = torch.arange(scores)
+    return grades[:, None] >= steps, grades[:, None] > steps
+
+
 def head_of(features: int, classes: int, *, is_ordinal: bool) -> nn.Sequential:
     """Returns the layers of a linear head on rows that end in a constant feature, which is the bias.
 
