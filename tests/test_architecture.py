@@ -125,7 +125,6 @@ ARROWS: dict[str, set[str]] = {
         "coordinator.observer",
         "federation",
         "hospital.charged",
-        "hospital.pictures",
         "images",
         "ledger",
         "models",

@@ -11,16 +11,20 @@ from tests.errors import raises_code
 
 from wardround.audit import procedure
 from wardround.audit.findings import CLEAN, CONTRADICTION
-from wardround.audit.procedure import Procedure, audit_procedure, neighbours_of
+from wardround.audit.procedure import Procedure, audit_procedure
 from wardround.audit.study import Deeper, audit_study
 from wardround.audit.trials import Scores
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, RecordError
+from wardround.hospital import agent
 from wardround.hospital.pictures import read_images
 from wardround.images.folder_copy import copy_without
 from wardround.privacy.plans import releases
 from wardround.privacy.plans.kinds import Clip
+from wardround.simulation import neighbours
 from wardround.simulation.dealing import Split, split_patients
+from wardround.simulation.neighbours import neighbours_of
+from wardround.training.scores import mean_rows
 
 
 def private(tmp_path, **options):
@@ -88,12 +92,25 @@ def real_count_in_the_noise(patch):
     patch.setattr("wardround.simulation.union.noised_sum", noised)
 
 
-@pytest.mark.thorough
-def test_a_centred_study_is_attacked_by_its_model(tmp_path):
+def centred(tmp_path):
     study = private(tmp_path)
-    section = study.federation.model_copy(update={"centre_rounds": 2})
-    found = audited(study.model_copy(update={"federation": section}), runs=3, alpha=0.01)
-    assert (found.clips, found.noise, found.contradictions) == (None, (), ())
+    return study.model_copy(update={"federation": study.federation.model_copy(update={"centre_rounds": 2})})
+
+
+def longer_rows(patch):
+    """Mean rows are three times as long as the clip."""
+    patch.setattr(f"{agent.__name__}.mean_rows", lambda *given: 3 * mean_rows(*given))
+
+
+@pytest.mark.thorough
+def test_a_centred_study_is_attacked_by_its_model_and_its_sums_are_measured(tmp_path, monkeypatch):
+    found = audited(centred(tmp_path), runs=3, alpha=0.01)
+    assert found.clips == pytest.approx(1.0, abs=1e-3)
+    assert found.noise
+    assert found.contradictions == ()
+    longer_rows(monkeypatch)
+    [said] = audited(centred(tmp_path), runs=3, alpha=0.01).contradictions
+    assert "one patient moves the sum by" in said
 
 
 @pytest.mark.thorough
@@ -130,13 +147,13 @@ def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
     about = json.loads(path.read_text().splitlines()[0])
     assert (about["of"], len(about["direction"])) == ("releases", 16)
     path.write_text(path.read_text() + "[true, 3, 0.1")  # cut off
-    trained, seen = list[object](), procedure._seen
+    trained, sums = list[object](), procedure._sums
 
     def counted(*arguments):
         trained.append(arguments)
-        return seen(*arguments)
+        return sums(*arguments)
 
-    monkeypatch.setattr(procedure, "_seen", counted)
+    monkeypatch.setattr(procedure, "_sums", counted)
     again = audited(study, runs=6, alpha=0.01, keep=keep)
     assert (
         len(trained) == 2 + 6 + 2 * 3
@@ -188,7 +205,7 @@ def test_scores_go_on_after_any_line_that_was_cut_off(tmp_path):
 def test_patients_whose_pictures_share_names_stay_where_another_is_left_out(
     tmp_path, monkeypatch, each, separator
 ):
-    monkeypatch.setattr(procedure, "EACH", each)
+    monkeypatch.setattr(neighbours, "EACH", each)
     both = neighbours_of(of_folder(tmp_path, folder_of(tmp_path, separator)), Silent(), tmp_path / "copies")
     assert both.through.startswith("a folder without the patient, read anew")
     assert (both.others, both.moved, both.changed) == (29, frozenset(), frozenset())
@@ -208,8 +225,8 @@ def test_a_reader_that_loses_another_patient_with_the_one_who_is_left_out_is_cau
         return replace(images, patients=less)
 
     everyone = {one.id for one in whole(study, lambda done, total: None).patients}
-    monkeypatch.setattr(procedure, "EACH", each)
-    for place in ("wardround.audit.procedure", "wardround.simulation.materials"):
+    monkeypatch.setattr(neighbours, "EACH", each)
+    for place in ("wardround.simulation.neighbours", "wardround.simulation.materials"):
         monkeypatch.setattr(f"{place}.read_images", losing)
     both = neighbours_of(study, Silent(), tmp_path / "copies")
     assert both.through.startswith("a folder without the patient, read anew")

@@ -204,7 +204,7 @@ def lines_of(audit: Audit) -> list[str]:
     if isinstance(audit.procedure, Procedure):
         one = audit.procedure
         clips = (
-            "; how far the sum moves was not measured: that takes a fixed clip, fedsgd and no centre_rounds"
+            "; how far the sum moves was not measured: that takes a fixed clip and fedsgd"
             if one.clips is None
             else f"; the sum moves by {one.clips:.3f} clipping norms"
         )
@@ -228,7 +228,7 @@ def sentence_of_noise(noise: NoiseCheck) -> str:
     seen = (
         ""
         if noise.present is None
-        else f"{noise.present:.1%} of the planned variance (p = {noise.p_present:.2g}), "
+        else f"{noise.present:.1%} of the planned variance (p = {noise.p_present:.2g}), tail p = {noise.p_beyond:.2g}, "
     )
     return (
         f"noise of {noise.vectors} sums on {noise.coordinates} coordinates without a patient: {seen}"
