@@ -18,11 +18,7 @@ class Trust(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ByCoordinator:
-    """The coordinator adds all of the noise, and sees the sum before it.
-
-    Attributes:
-        hospitals: hospitals in the sum.
-    """
+    """The coordinator adds all of the noise, and sees the sum before it."""
 
     hospitals: int
 
@@ -33,11 +29,7 @@ class ByCoordinator:
 
 @dataclass(frozen=True, slots=True)
 class ByEachHospital:
-    """Each hospital adds all of the noise to its own answer.
-
-    Attributes:
-        hospitals: hospitals that answer.
-    """
+    """Each hospital adds all of the noise to its own answer."""
 
     hospitals: int
 

@@ -162,7 +162,6 @@ class LocalUpdate:
 
     Attributes:
         weights: the model to start from, (parameter,).
-        steps: the steps.
     """
 
     name: ClassVar[str] = "local-steps"
@@ -176,8 +175,6 @@ class SelectiveUpdate:
 
     Attributes:
         weights: the parameters that `selection` names, (fetched,).
-        steps: the steps.
-        selection: parameters that are exchanged.
     """
 
     name: ClassVar[str] = "selective"
@@ -188,11 +185,7 @@ class SelectiveUpdate:
 
 @dataclass(frozen=True)
 class FittedHead:
-    """The weights of a linear head, fitted to the end and noised.
-
-    Attributes:
-        fit: the objective.
-    """
+    """The weights of a linear head, fitted to the end and noised."""
 
     name: ClassVar[str] = "fit-head"
     fit: HeadFit
@@ -223,9 +216,6 @@ class Evaluate:
     name: ClassVar[str] = "evaluate"
     weights: Vector = field(repr=False)
 
-
-Counted: TypeAlias = CountPatients | CountClasses
-"""Work of round 0: numbers that are needed before the first model is sent."""
 
 Summed: TypeAlias = CountPatients | GradientSum | RowSum | ScoreSum | Evaluate
 """Work of which only the sum over all hospitals may be wanted."""

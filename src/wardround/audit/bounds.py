@@ -188,7 +188,6 @@ class Bound:
     """A lower bound, and the largest that the same number of trials can show.
 
     Attributes:
-        method: its name.
         epsilon: the bound; of bounds on mu, its epsilon at the claim's delta.
         ceiling: the bound if every guess were right.
         mu: the bound on mu; None where the method bounds epsilon.

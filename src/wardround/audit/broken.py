@@ -39,10 +39,8 @@ class Scheme:
     """A scheme of the literature or a common error, and its repair.
 
     Attributes:
-        name: of the scheme.
         how: the reason for which it gives no guarantee.
         source: where it was published or described.
-        broken: the scheme.
         repaired: the scheme with the error taken out.
         claim: the event that is claimed for the broken scheme.
         repaired_claim: for the repaired one.

@@ -74,8 +74,6 @@ class Audit:
     """An audit of one study or run.
 
     Attributes:
-        study: its name.
-        digest: of the study file.
         statement: what was claimed.
         insiders: the claim against each attacker.
         attacks: on the mechanism; empty if it cannot be attacked.

@@ -59,7 +59,6 @@ class Attacked:
     """The outcome of one attack on some patients.
 
     Attributes:
-        attack: its name.
         members: trials with a member.
         others: trials with another patient.
         auroc: chance that a member scores higher.

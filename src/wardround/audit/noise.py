@@ -126,8 +126,6 @@ class ParameterNoise:
     """The variance of one parameter's numbers over independent runs.
 
     Attributes:
-        parameter: its name.
-        numbers: of it.
         present: variance that was seen, as a part of the plan's; samples may add to it.
         least: the same of the number that has the least.
         p_present: probability of so little under the plan, in all numbers together or in one of them.

@@ -52,7 +52,6 @@ class Procedure:
 
     Attributes:
         through: the way by which the patient was left out, in words.
-        others: other patients.
         moved: of these, those whose place or label changed, who vanished, or who appeared.
         changed: of these, those of whose input a bit changed.
         clips: the distance of the two sums of round 1 under one seed, in clipping norms, or that of the first gradients

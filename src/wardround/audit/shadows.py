@@ -48,7 +48,6 @@ class Training:
 
     Attributes:
         study: trains.
-        plan: its plan.
         materials: its pictures and its network.
         pool: patients that may be in, each with the pictures that training would take.
         rounds: after which models are looked at, ascending.

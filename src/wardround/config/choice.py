@@ -27,7 +27,6 @@ class Choice:
     """A network with its encoder.
 
     Attributes:
-        name: of the network.
         encoder: before it; None for a network that has no choice of one.
         why: the reason, for a sentence after a colon; for a network that is not the best one with what to do for it.
     """

@@ -34,10 +34,7 @@ class Coordinator:
     """The coordinator of one run.
 
     Attributes:
-        study: the agreed study.
         plan: the privacy plan that follows from it.
-        channel: reaches the hospitals.
-        strategy: of the rounds.
         masked: forms the sums, where they are masked; else None.
         keys: public signing keys of the hospitals, by name; empty in a simulation, whose receipts have no signature.
     """

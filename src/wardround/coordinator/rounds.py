@@ -53,7 +53,6 @@ class Schedule:
     """The length of a run, and the rounds that are evaluated.
 
     Attributes:
-        num_rounds: rounds in all.
         evaluate_every: rounds between two evaluations; the last round is always evaluated.
         average_last: share of the rounds, from the end, whose weights are averaged; 0 takes the last ones.
         score_rounds: rounds at the end that train nothing.
@@ -82,7 +81,6 @@ class Position:
 
     Attributes:
         round: the last finished round; 0 before the first.
-        state: the strategy's state.
         means: running mean of the models' weights since `Schedule.average_from`.
     """
 
@@ -134,8 +132,6 @@ class Outcome:
     """The end of the rounds.
 
     Attributes:
-        position: after the last round.
-        models: the final models.
         stopped: a sentence when the budget ended the run before its last round, else None.
     """
 

@@ -27,7 +27,6 @@ class Confirmed:
         round: of the study; 0 where patients are counted.
         number: of the request, from 1 in each process.
         attempt: ascends over interruptions as well.
-        names: of the hospitals in it.
         announcements: of them, in this order.
         confirmations: of them, in this order.
     """

@@ -31,7 +31,6 @@ class Part:
     """One hospital's part in one run.
 
     Attributes:
-        begun: the line that it began with.
         groups: groups of persons who are in it.
         counts: leaf events that it was charged.
         releases: of each release the last attempt and its event.

@@ -37,19 +37,13 @@ class Begun:
     Attributes:
         run: one for each run; of a seeded study the study itself, as its runs release the same.
         study: digest of the study file.
-        name: of the study.
-        hospital: its name in that study.
         offered: digest of the persons that the study would have had.
         cohort: digest of the persons who are in it: those offered who could afford what is foreseen.
         foreseen: everything that is expected to be charged.
         epsilon: what all charges of this run together may cost.
         delta: at which.
-        accountant: computes that epsilon.
         unit: what the charges protect.
-        relation: between neighbouring data sets.
         seeded: a repeated release is bit for bit the same, and costs nothing.
-        version: of Wardround.
-        at: UTC.
     """
 
     kind: ClassVar[str] = "begun"
@@ -84,7 +78,6 @@ class Charge:
         attempt: at this release, from 1.
         purpose: a word for the reader of the ledger.
         event: about to be done to everybody in the run.
-        at: UTC.
     """
 
     kind: ClassVar[str] = "charge"
@@ -135,9 +128,7 @@ class LimitSet:
     Attributes:
         epsilon: over all studies; infinity for no limit.
         delta: at which.
-        by: the person who set it.
         reason: in that person's words.
-        at: UTC.
     """
 
     kind: ClassVar[str] = "limit"

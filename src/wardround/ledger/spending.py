@@ -39,11 +39,8 @@ class RunCost:
 
     Attributes:
         line: the first one that it began with; its name in this ledger.
-        study: its name.
         digest: of the study file.
         began: UTC.
-        hospitals: in it.
-        persons: in it.
         epsilon: of its charges, for the hospital that was charged most, at the run's own delta.
         delta: of that.
         is_ended: nothing more is foreseen.

@@ -112,10 +112,8 @@ class EncryptedHead:
     """The answers of one model's head.
 
     Attributes:
-        card: what is told of the model.
         weights: (score, feature).
         biases: (score,).
-        count: of rows.
     """
 
     card: ModelCard

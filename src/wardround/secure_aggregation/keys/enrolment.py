@@ -51,7 +51,6 @@ class Invitation:
         consortium: its name; hospitals pin the coordinator's key under it.
         hospital: the name under which the hospital is known to all.
         public_key: the coordinator's, 32 bytes.
-        signature: by that key.
     """
 
     consortium: str
@@ -77,7 +76,6 @@ class EnrolmentAnswer:
         invitation: digest of the invitation.
         hospital: the name of the invitation.
         public_key: the hospital's, 32 bytes.
-        signature: by that key.
     """
 
     invitation: str
