@@ -14,8 +14,12 @@ from tests.cases import examples
 
 from wardround.errors import PrivacyError
 from wardround.randomness import Randomness
-from wardround.secure_aggregation.integers.discrete_gaussian import _Proposals, discrete_gaussian
-from wardround.secure_aggregation.integers.lazy_uniform import LazyUniform, exp_bounds
+from wardround.secure_aggregation.integers.discrete_gaussian import (
+    LazyUniform,
+    _Proposals,
+    discrete_gaussian,
+    exp_bounds,
+)
 
 
 def source_of(*name):

@@ -11,7 +11,7 @@ floor(σ) + 1; any whole number is as right, and σ rounded accepts most, 3 of 4
 Exactness. u and v are real uniforms of which the first 64 and 63 bits are drawn. Floating point decides only where the
 answer is the same for everything that the undrawn bits and the rounding could be (`_GEOMETRIC_MARGIN`,
 `_ACCEPT_MARGIN`); elsewhere, about once in a million, more bits are drawn and whole-number intervals around the
-exponential decide (`lazy_uniform`). No probability is rounded and no tail is cut, so there is no distance in total
+exponential decide (`LazyUniform`). No probability is rounded and no tail is cut, so there is no distance in total
 variation to add to delta. Assumed: words of the source are uniform, and log and exp of the floating-point library err
 by less than 16 units in the last place (they are held to that by a test).
 
@@ -29,7 +29,6 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import PrivacyError
-from wardround.secure_aggregation.integers.lazy_uniform import LazyUniform
 
 Int64: TypeAlias = npt.NDArray[np.int64]
 Words: TypeAlias = npt.NDArray[np.uint64]
@@ -39,6 +38,7 @@ RandomBytes: TypeAlias = Callable[[int], bytes]
 LARGEST_STD = 1 << 30
 """Beyond it floating point leaves too many proposals undecided to be fast."""
 
+_GUARD_BITS = 32
 _CHUNK = 1 << 14  # samples drawn at a time: what a processor's cache holds
 
 _SURE = np.uint64(1 << 44)
@@ -172,3 +172,53 @@ class _Proposals:
 
     def _more_bits(self) -> int:
         return int(read_words(self._random_bytes, 1)[0])
+
+
+class LazyUniform:
+    """A uniform on (0, 1) of which some leading bits are known; further ones are drawn as they are needed.
+
+    Comparing it with a real number draws further bits until the answer no longer depends on those that follow, so every
+    comparison has exactly the probability that the real number is.
+    """
+
+    def __init__(self, leading: int, bits: int, more_bits: Callable[[], int]) -> None:
+        """`leading` holds `bits` known bits; `more_bits` gives 64 further ones at a time."""
+        self._leading, self._bits, self._more_bits = leading, bits, more_bits
+
+    def is_below_exp(self, exponent: Fraction) -> bool:
+        """Returns whether the uniform is below exp(-exponent), for an exponent >= 0."""
+        if exponent == 0:
+            return True
+        while True:
+            low, high = exp_bounds(exponent, self._bits)
+            if self._leading + 1 <= low:
+                return True
+            if self._leading >= high:
+                return False
+            self._leading = self._leading << 64 | self._more_bits()
+            self._bits += 64
+
+
+def exp_bounds(exponent: Fraction, bits: int) -> tuple[int, int]:
+    """Returns whole numbers around 2^bits · exp(-exponent), for an exponent >= 0.
+
+    The series of exp(exponent) has positive terms only. Rounded down its sum is a lower bound; rounded up, and with
+    the last term twice where each is less than half of the one before, an upper bound.
+
+    >>> exp_bounds(Fraction(1), 20)
+    (385749, 385750)
+    """
+    one = 1 << (bits + _GUARD_BITS)
+    low_term = high_term = low = high = one
+    step = 0
+    while high_term > 1 or step < 2 * exponent:
+        step += 1
+        over = exponent.denominator * step
+        low_term = low_term * exponent.numerator // over
+        high_term = -(-high_term * exponent.numerator // over)
+        low += low_term
+        high += high_term
+    # Here step >= 2 exponent, so what follows is less than high_term (1/2 + 1/4 + ...).
+    high += high_term
+    square = one << bits
+    return square // high, -(-square // low)
