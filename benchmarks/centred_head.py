@@ -1,9 +1,9 @@
-"""What a private head of several classes gains from its rows' mean or Gram matrix, released before training.
+"""What a private head gains from its rows' mean or Gram matrix, released before training.
 
     python -m benchmarks.centred_head --out folder [--data path/to/chest_xray] [--sets fundus]
 
 The mean: a share of mu squared buys the noised sum of the patients' mean rows (`wardround.training.centring`), and the
-head is trained on rows less it, at half of the step.
+head is trained on rows less it, at a smaller step.
 
 The Gram matrix: 30 % of mu squared buy A = sum over patients of the mean of their z z^T, z the row on 128 directions,
 cut to norm one. Sensitivity: one patient, added or removed, moves A by at most 1 in Frobenius norm. Entries off the
@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import cohen_kappa_score
 
-from benchmarks.backbone_heads import COLLUSION, STEP, Array, listed, mu_of, parts, trained
+from benchmarks.backbone_heads import COLLUSION, STEP, STEP_OF_TWO, Array, listed, mu_of, parts, trained
 from benchmarks.expected_loss import auroc, problems
 from benchmarks.public_moments import activations
 from benchmarks.public_pictures import films, pictures
@@ -42,6 +42,9 @@ EACH = 60
 DIRECTIONS, KEPT = 128, 512
 SCORES, GRAM, MEANS = 0.05, 0.30, (0.01, 0.03, 0.10)
 """Shares of mu squared."""
+
+CENTRED_STEP_OF_TWO, CENTRED_STEP = 5.0, 8.0
+"""Of heads on rows less their mean, of two classes and of more."""
 
 
 def leading(gram: Array, most: int) -> Array:
@@ -108,24 +111,35 @@ def less_the_mean(
 
 
 def heads(
-    rows: Array, owners: Array, public: Array, own: Array, constant: Array, features: int, mu: float, seed: int
+    rows: Array,
+    owners: Array,
+    public: Array,
+    own: Array,
+    constant: Array,
+    features: int,
+    mu: float,
+    seed: int,
+    *,
+    two: bool,
 ) -> Iterator[tuple[str, Array | None, bool, float, float]]:
     """Yields each head's name, matrix, whether rows are brought to norm one after it, share of mu squared and step."""
     generator, left = np.random.default_rng([seed, 1]), 1 - SCORES
-    yield "rows as they are", None, False, left, STEP
-    yield "the same, half of the step", None, False, left, STEP / 2
+    plain, centred = (STEP_OF_TWO, CENTRED_STEP_OF_TWO) if two else (STEP, CENTRED_STEP)
+    yield "rows as they are", None, False, left, plain
+    yield "the same, the step of rows less the mean", None, False, left, centred
     for share in MEANS:
         matrix = less_the_mean(rows, owners, constant, features, mu * np.sqrt(share), generator)
-        yield f"less the mean, {share:.0%}", matrix, False, left - share, STEP / 2
+        yield f"less the mean, {share:.0%}", matrix, False, left - share, centred
     for name, some in (("Gram matrix, public directions", public), ("Gram matrix, the set's own", own)):
         onto, mu_gram = leading(some.T @ some, DIRECTIONS), mu * np.sqrt(GRAM)
         gram = noised_gram(rows @ onto, owners, mu_gram, generator)
-        yield name, onto @ root(gram, np.sqrt(2 * DIRECTIONS) / mu_gram), True, left - GRAM, STEP
+        yield name, onto @ root(gram, np.sqrt(2 * DIRECTIONS) / mu_gram), True, left - GRAM, plain
 
 
 def measured(
     rows: Array,
     patients: list[Patient],
+    to: dict[int, int],
     public: Array,
     constant: Array,
     features: int,
@@ -135,9 +149,10 @@ def measured(
     train, test = parts(argparse.Namespace(patients=patients), seed)  # type: ignore[arg-type]
     kept, labels, owners = listed(train, np.random.default_rng(seed))
     shown, truth, _ = listed(test, None)
+    labels, truth = (np.vectorize(to.__getitem__)(some) for some in (labels, truth))
     mu, generator = COLLUSION * mu_of(epsilon), np.random.default_rng([seed, 2])
     for name, matrix, is_unit, share, step in heads(
-        rows[kept], owners, public, rows, constant, features, mu, seed
+        rows[kept], owners, public, rows, constant, features, mu, seed, two=len(set(to.values())) == 2
     ):
         seen = moved(rows[kept], matrix, is_unit=is_unit)
         weights = trained(seen, labels, owners, mu * np.sqrt(share), generator, step=step)
@@ -157,15 +172,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name, all_rows, patients, to in problems(options):
-        if len(set(to.values())) < 3:
-            continue
         public = public_rows(all_rows.shape[1], colour=name.startswith(("fundus", "ultrasound")))
         onto = leading(all_rows.T @ all_rows, KEPT)
         rows, public, constant = all_rows @ onto, public @ onto, onto[-1] / CONSTANT
         for epsilon in options.epsilons:
             found: dict[str, list[list[float]]] = {}
             for seed in range(options.splits):
-                for head, figures in measured(rows, patients, public, constant, all_rows.shape[1], epsilon, seed):
+                for head, figures in measured(
+                    rows, patients, to, public, constant, all_rows.shape[1], epsilon, seed
+                ):
                     found.setdefault(head, []).append(figures)
             base = np.array(found["rows as they are"])
             print(f"\n| {name}, ε = {epsilon:g} | AUROC | accuracy | kappa |\n|---|---|---|---|", flush=True)

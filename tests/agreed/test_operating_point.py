@@ -142,7 +142,7 @@ class Moments:
 
 def test_score_rounds_are_one_release_of_their_share_of_mu():
     """The std of a released count is that of a Gaussian mechanism at 5 of 105 parts of mu^2, times sqrt(2)."""
-    study = head(privacy={"num_patients": 2000}, hospitals={"count": 5})
+    study = head(privacy={"num_patients": 2000}, hospitals={"count": 5}, federation={"centre_rounds": 0})
     plan, part = plan_of(study), sums_of(study)
     share = study.score_rounds / study.rounds
     mu = math.sqrt(share) / analytic_gaussian_noise_multiplier(8.0, 1e-5)
@@ -167,7 +167,7 @@ def test_score_rounds_are_one_release_of_their_share_of_mu():
 
 
 def test_scores_are_asked_for_after_training_only():
-    study = head()
+    study = head(federation={"centre_rounds": 0})
     asks = asked_by(study, plan_of(study))
     weights = np.zeros(4, dtype=np.float32)
     assert asks(GradientSum(weights), 100)

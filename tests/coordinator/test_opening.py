@@ -35,4 +35,4 @@ def test_the_rate_of_a_head_is_that_of_the_classes_that_all_hospitals_have(numbe
     strategy: Any = open_coordinator(study, channel, dict.fromkeys(NAMES, bytes(32))).coordinator.strategy
     expected = schedule_of(study, plan_of(study), number)
     assert expected is not None
-    assert strategy.inner.learning_rate == expected.rule
+    assert strategy.inner.inner.learning_rate == expected.rule  # scores, centre, descent

@@ -66,20 +66,6 @@ def test_without_a_folder_the_schedule_is_that_of_the_classes_in_the_study(tiny_
     assert schedule.classes == number
 
 
-@pytest.mark.parametrize(
-    ("classes", "patients", "federation", "is_said"),
-    [(3, 2000, {}, True), (2, 2000, {}, False), (3, 50, {}, False), (3, 2000, {"centre_rounds": 3}, False)],
-)
-def test_a_centre_is_proposed_where_every_trial_gained(tiny_study, classes, patients, federation, is_said):
-    """The proposal follows from the number of classes and mu n, both public here."""
-    named = {"layout": "folder", "classes": [f"class-{one}" for one in range(classes)], "phantom": None}
-    study = tiny_study(
-        data=named, model={"name": "features", "encoder": "hog"}, privacy={"num_patients": patients},
-        federation={"rounds": 100} | federation,
-    )  # fmt: skip
-    assert ("centre_rounds = 3 gained" in estimate(study).feasibility) is is_said
-
-
 def test_comparisons_take_their_time_as_well(tiny_study, monkeypatch):
     monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
     alone = estimate(tiny_study())

@@ -77,6 +77,19 @@ def test_a_head_trained_beside_others_is_the_run_made_alone(head_study, material
     assert not np.allclose(found[0], found[1], rtol=0.1)
 
 
+def test_heads_on_centred_rows_are_the_runs_made_alone(head_study, materials, models_of):
+    """Almost without noise: each has a centre, of its own first rounds, and is a head on rows as they are."""
+    privacy = {"epsilon": None, "noise_multiplier": 1e-6, "num_patients": 32, "sum": "simulated"}
+    study = head_study(privacy, learning_rate=2.0, score_rounds=0, centre_rounds=2)
+    [alone] = models_of("pooled", study, materials)
+    without = head_study(privacy, learning_rate=2.0, score_rounds=0, centre_rounds=0)
+    [plain] = models_of("pooled", without, materials)
+    heads = [Head(f"{number}", study, in_the_open(plan_of(study), ROUNDS)) for number in range(2)]
+    for one in trained_together(heads, materials, Silent()):
+        np.testing.assert_allclose(one, alone, rtol=1e-3, atol=1e-3 * float(np.abs(alone).max()))
+    assert np.abs(plain - alone).max() > 0.1 * np.abs(alone).max()
+
+
 @pytest.mark.parametrize("privacy", family([{"sum": "masked"}, {}, {"trust": "nobody"}]))
 def test_the_noise_of_repeats_has_the_size_of_the_runs_own(head_study, materials, privacy):
     """One round at rate 1, momentum 0: weights are noise / n; 2/3 and 3/2 of the plan's noise would be refused."""

@@ -149,10 +149,6 @@ def expected_loss(mu_n: float) -> Lost:
     return next((lost for lost in reversed(LOSSES) if mu_n >= lost.least), LOSSES[0])
 
 
-CENTRED_FROM = 500.0
-"""mu n from which on a softmax head of several classes gained from a centre (`centre_rounds`) in every trial."""
-
-
 def feasibility(mu: float, num_patients: float, classes: int) -> str:
     """Returns the sentence about mu n, the number that decides how much a private head loses to its noise.
 

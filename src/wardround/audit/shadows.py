@@ -34,7 +34,9 @@ from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, share_of_patients
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.training.patients import TrainingPatients
+from wardround.training.centring import Moves, estimated, unit_of
+from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.scores import mean_rows
 from wardround.training.workbench import Workbench
 from wardround.types import Vector
 
@@ -146,7 +148,6 @@ def _is_head(training: Training) -> bool:
     plain = isinstance(part, NoisedGradients | NotPrivate) and clip_of(part).adaptive is None
     flat = training.study.privacy.plan == "none" or getattr(training.study.privacy, "clipping", "") == "flat"
     descent = isinstance(section, FederatedSGD) and section.strategy in ("fedsgd", "pooled")
-    descent = descent and not training.study.centre_rounds  # each run has rows of its own
     is_softmax = linear_layer(training.bench.network) is not None
     return training.bench.trains_head and is_softmax and plain and flat and descent
 
@@ -176,7 +177,13 @@ def _heads(training: Training, inclusion: Inclusion, seed: int, progress: Progre
     rate = rate.at(patients) if isinstance(rate, PerPatient) else rate
     velocity, mean = torch.zeros_like(weights), torch.zeros_like(weights)
     first = average_from(study.training_rounds, section.average_last)
+    if study.centre_rounds:
+        steps.centre(_moves(training, steps, patients, q, std))
     for round in range(1, training.rounds[-1] + 1):
+        if round <= study.centre_rounds:
+            if round in training.rounds:
+                yield steps.confidence(weights)
+            continue
         gradient = steps.noised_sum(weights, clip, q, std) / (q * patients)
         velocity = section.momentum * velocity + gradient
         weights = weights - rate * velocity
@@ -184,6 +191,18 @@ def _heads(training: Training, inclusion: Inclusion, seed: int, progress: Progre
         if round in training.rounds:
             yield steps.confidence(mean)
         progress(round, training.rounds[-1])
+
+
+def _moves(training: Training, steps: "_Steps", patients: float, q: float, std: float) -> Moves:
+    """Returns each head's centre, from the noised mean rows of the rounds before training."""
+    rounds, clip, pool = training.study.centre_rounds, clip_of(training.plan.training).norm, training.pool
+    features = steps.features
+    means = mean_rows(training.bench, features, Sample(pool, np.arange(len(pool))), clip).astype(np.float32)
+    totals = sum(steps.noised_rows(torch.from_numpy(means), q, std) for _ in range(rounds))
+    assert isinstance(totals, Tensor), "there are such rounds"
+    unit = rounds * q * unit_of(clip)
+    noise = std * math.sqrt(rounds) / unit
+    return Moves(np.stack([estimated(one / unit, patients, noise, features) for one in totals.numpy()]), features)
 
 
 class _Steps:
@@ -208,6 +227,24 @@ class _Steps:
         count = 1 + len(pairs) // 4096
         parts = zip(self._first.tensor_split(count), self._second.tensor_split(count), strict=True)
         self._products = torch.cat([(rows[one] * rows[other]).sum(1) for one, other in parts])[:, None]
+        self._moves: Moves | None = None
+
+    @property
+    def features(self) -> int:
+        """Numbers in a row."""
+        return self._rows.shape[1]
+
+    def centre(self, moves: Moves) -> None:
+        """From now on each head is one on rows less its centre."""
+        pairs = self._first, self._second, 2 * self._products[:, 0].to(torch.float64)
+        squares, doubled = moves.products(self._rows, self._squares[:, 0].to(torch.float64), *pairs)
+        self._moves, self._squares, self._products = moves, squares.float(), doubled.float() / 2
+
+    def noised_rows(self, means: Tensor, q: float, std: float) -> Tensor:
+        """Returns each head's sum of its patients' mean rows, (patient, feature), with noise, (shadow, feature)."""
+        drawn = self._drawn(q)
+        noise = torch.randn(drawn.shape[1], means.shape[1], generator=self._generator)
+        return drawn.T @ means + std * noise
 
     def noised_sum(self, weights: Tensor, clip: float, q: float, std: float) -> Tensor:
         """Returns each head's sum of clipped gradients with noise, (shadow, class, feature)."""
@@ -215,13 +252,14 @@ class _Steps:
         residuals = self._probabilities(weights)
         residuals[torch.arange(len(residuals)), :, self._labels] -= 1
         residuals /= torch.from_numpy(self._pool.counts)[self._patient][:, None, None]
-        factor = self._is_in
-        if q < 1:
-            factor = factor * (torch.rand(factor.shape, generator=self._generator) < q)
+        factor = self._drawn(q)
         if math.isfinite(clip):
             factor = factor * (clip / self._norms(residuals).clamp_min(1e-30)).clamp_max(1)
         scaled = (residuals * factor[self._patient][:, :, None]).reshape(shape[0], -1)
         total = (scaled.T @ self._rows).reshape(weights.shape)
+        if self._moves is not None:
+            moved = [self._moves.gradient(head, one) for head, one in enumerate(total)]
+            total = torch.stack(moved).float().view_as(total)
         return total + std * torch.randn(weights.shape, generator=self._generator) if std else total
 
     def confidence(self, weights: Tensor) -> Float64:
@@ -231,7 +269,15 @@ class _Steps:
         starts, counts = self._pool.starts[:-1], self._pool.counts
         return np.asarray(np.add.reduceat(own, starts, axis=0).T / counts)
 
+    def _drawn(self, q: float) -> Tensor:
+        """Returns 1 where a patient takes part in a round, (patient, shadow)."""
+        if q == 1:
+            return self._is_in
+        return self._is_in * (torch.rand(self._is_in.shape, generator=self._generator) < q)
+
     def _probabilities(self, weights: Tensor) -> Tensor:
+        if self._moves is not None:
+            weights = torch.from_numpy(self._moves.folded(weights.flatten(1).numpy())).view_as(weights)
         logits = self._rows @ weights.reshape(-1, weights.shape[2]).T
         return torch.softmax(logits.reshape(len(self._rows), weights.shape[0], self._classes), dim=2)
 

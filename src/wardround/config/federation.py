@@ -91,7 +91,7 @@ class FederatedSGD(Descent):
         ge=0,
         le=1000,
         description="The first of `rounds` release the mean of a private head's rows, which is taken away from them in "
-        "the others.",
+        "the others; default of a private softmax head: 3 % of `rounds`.",
     )
     aggregate: Aggregate = AGGREGATE
     byzantine: int = BYZANTINE

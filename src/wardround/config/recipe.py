@@ -7,7 +7,8 @@ it leaves out is filled in here, so that the resolved study, its digest and the 
 With all patients in every round, T rounds of noise multiplier z are one Gaussian mechanism with mu = sqrt(T) / z: for a
 given total step the noise in the weights does not depend on T. The total step s / C * mu * n makes the noise in a class
 score of a row of norm one s for every n, epsilon and length of a row. s is `TWO_CLASS_NOISE` or `LOGIT_NOISE`, by the
-number of classes, which is public: every hospital says its classes before round 1, and all must have the same.
+number of classes, which is public: every hospital says its classes before round 1, and all must have the same. A
+softmax head of all hospitals is trained on rows less their noised mean, which the first rounds release; s is smaller.
 
 Source: Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383, Corollary 3.3 (composition).
 """
@@ -64,15 +65,14 @@ class HeadRecipe:
     scores: bool
 
     def noise_for(self, classes: int, *, is_centred: bool) -> float:
-        """Returns the noise of a weight after all rounds, by the number of classes, or of a head on centred rows."""
+        """Returns the noise of a weight after all rounds, by the number of classes, and whether rows are centred."""
         if is_centred:
-            return self.noise * CENTRED_NOISE
+            return CENTRED_TWO_CLASS_NOISE if classes == 2 else CENTRED_NOISE
         return self.noise_of_two if classes == 2 else self.noise
 
 
-CENTRED_NOISE = 0.5
-"""The part of the noise of several classes which a head on rows less their mean has, of any number of classes
-(`centre_rounds`): it needs half of the step."""
+CENTRED_NOISE, CENTRED_TWO_CLASS_NOISE = 2.0, 1.25
+"""The same of a head on rows less their mean (`centre_rounds`), which needs a smaller step."""
 
 HEADS = {
     "features": HeadRecipe(CLIPPING_NORM, 100, LOGIT_NOISE, TWO_CLASS_NOISE, 1, scores=True),
@@ -85,6 +85,9 @@ MOST_RATE = 100.0
 
 MOST_ROUNDS = 1000
 """Rounds are not added beyond these; the rate is then MOST_RATE."""
+
+CENTRE_SHARE = 0.03
+"""Share of the rounds before the scores that release the mean row of a softmax head's patients."""
 
 SCORE_SHARE = 0.05
 """Share of mu squared that is spent on thresholds and calibration, after training."""
@@ -154,9 +157,10 @@ def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
         federation["rounds"] = _rounds(recipe, privacy, federation)
     if recipe.scores and federation["strategy"] in ("fedsgd", "pooled"):
         rounds = federation["rounds"]
+        centres = 0 if _is_resolved(federation) else _centre_rounds(rounds, federation["average_last"])
         federation = {"score_rounds": _score_rounds(rounds) if _positive(rounds) else 0} | federation
         if model.get("head", "softmax") == "softmax":  # an ordinal head takes the gradient engine, five times
-            federation = {"compare": ["repeats"]} | federation
+            federation = {"compare": ["repeats"], "centre_rounds": centres} | federation
     return found | {"privacy": privacy, "federation": federation}
 
 
@@ -176,6 +180,17 @@ def momentum_sum(rounds: int, momentum: float) -> float:
     910.0
     """
     return (rounds - momentum * (1 - momentum**rounds) / (1 - momentum)) / (1 - momentum)
+
+
+def _is_resolved(federation: Mapping[str, Any]) -> bool:
+    """Returns whether a section is of a run's resolved study: it has every key, or all but a later one."""
+    return {"rounds", "evaluate_every", "compare", "score_rounds", "learning_rate"} <= set(federation)
+
+
+def _centre_rounds(rounds: Any, average_last: Any) -> int:
+    """Returns the rounds whose share is nearest to CENTRE_SHARE; none that average_last leaves no room for."""
+    share = 1 - average_last if _positive(average_last) else 1.0
+    return round(rounds * max(0.0, min(CENTRE_SHARE, share))) if _positive(rounds) else 0
 
 
 def _score_rounds(rounds: float) -> int:

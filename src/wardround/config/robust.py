@@ -11,10 +11,10 @@ _LATER_KEYS = {"aggregate": "mean", "byzantine": 1, "norm_bound": None, "leave_o
 """Keys that earlier studies have not, and their defaults: a study that leaves them so is the same study as before."""
 
 
-def forget_defaults(federation: dict[str, Any]) -> None:
-    """Removes the keys that came later and are at their defaults from a dumped `[federation]`."""
+def forget_defaults(federation: dict[str, Any], but: tuple[str, ...] = ()) -> None:
+    """Removes the keys that came later and are at their defaults from a dumped `[federation]`, but for some."""
     for key, default in _LATER_KEYS.items():
-        if key in federation and federation[key] == default:
+        if key not in but and key in federation and federation[key] == default:
             del federation[key]
 
 

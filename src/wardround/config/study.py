@@ -342,7 +342,7 @@ class Study(Section):
         tables = self.model_dump(mode="json", exclude_none=True, exclude={"privacy": {"unit"}})
         if isinstance(self.evaluation, NoEvaluation):
             del tables["evaluation"]
-        forget_defaults(tables["federation"])
+        forget_defaults(tables["federation"], but=("centre_rounds",) if self.recipe else ())
         for section, values in tables.items():
             nested = {key: value for key, value in values.items() if isinstance(value, dict)}
             lines += [f"[{section}]", *_toml_lines(values), ""]

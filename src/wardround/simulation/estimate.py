@@ -14,13 +14,12 @@ from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
 from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.agreed.plans import plan_of
-from wardround.agreed.schedule import CENTRED_FROM, Schedule, feasibility, own_size, schedule_of
+from wardround.agreed.schedule import Schedule, feasibility, own_size, schedule_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.choice import choice_for
-from wardround.config.federation import ALONE
 from wardround.hospital.masked import steps_of
 from wardround.hospital.pictures import device_of, list_pictures
 from wardround.images.entries import Target
@@ -160,7 +159,7 @@ def estimate(study: Study) -> Estimate:
 
 
 def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, classes: int) -> str:
-    """Returns the sentence on mu n, of listed patients as many as are expected to train, and on a centre."""
+    """Returns the sentence on mu n, of listed patients as many as are expected to train."""
     if schedule is None or not schedule.recipe.scores:
         return ""
     number, source = schedule.num_patients, ""
@@ -169,11 +168,7 @@ def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, 
             return ""
         expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
         number, source = own_size(study, round(expected)) or 1, ", by the patients listed here"
-    said = feasibility(schedule.mu, number, classes) + source
-    is_fit = classes > 2 and study.federation.strategy not in ALONE and schedule.mu * number >= CENTRED_FROM
-    if not is_fit or study.centre_rounds or study.model.head != "softmax":
-        return said
-    return f"{said}; [federation] centre_rounds = 3 gained in every such trial (docs/heads.md, A centre)"
+    return feasibility(schedule.mu, number, classes) + source
 
 
 def _choice(study: Study) -> str:

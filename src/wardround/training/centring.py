@@ -38,6 +38,7 @@ LEAST_REST = 0.1
 
 _AT_ONCE = 256
 
+Rows32 = npt.NDArray[np.float32]
 Rows64 = npt.NDArray[np.float64]
 
 
@@ -107,6 +108,57 @@ def folded(weights: Vector, centre: Vector, features: int) -> Vector:
     found = scale * table
     found[:, -1] = table[:, -1] - scale / CONSTANT * (table @ mean)
     return found.astype(np.float32).ravel()
+
+
+class Moves:
+    """Several heads, each on rows less a centre of its own: their products from those of the rows as they are.
+
+    Args:
+        centres: (head, parameter), as `estimated` gives them.
+        features: d.
+    """
+
+    def __init__(self, centres: Rows32, features: int) -> None:
+        self._centres, self._features = centres, features
+        found = [_moved(centre, features) for centre in centres]
+        self._means = torch.from_numpy(np.stack([mean for mean, _ in found]))
+        self._scales = torch.tensor([scale for _, scale in found], dtype=torch.float64)
+
+    def folded(self, weights: Rows32) -> Rows32:
+        """Returns each head on rows as they are, (head, parameter)."""
+        return np.stack([folded(*each, self._features) for each in zip(weights, self._centres, strict=True)])
+
+    def gradient(self, head: int, gradient: Tensor) -> Tensor:
+        """Returns a head's gradient, (parameter,), from that of the residuals on rows as they are."""
+        table = gradient.view(-1, self._features).to(torch.float64)
+        moved = self._scales[head] * (table - self._means[head] * (table[:, -1:] / CONSTANT))
+        moved[:, -1] = table[:, -1]
+        return moved.flatten()
+
+    def products(
+        self, rows: Tensor, squares: Tensor, first: Tensor, second: Tensor, doubled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns squared norms of the moved rows, (picture, head), and twice the products of pairs, (pair, head).
+
+        Args:
+            rows: as they are, (picture, feature).
+            squares: their squared norms, (picture,).
+            first: of each pair of pictures.
+            second: the other one.
+            doubled: twice the product of each pair's rows, (pair,).
+        """
+        last = rows[:, -1].to(torch.float64)
+        along = (rows @ self._means.T.to(torch.float32)).to(torch.float64)  # x . m
+        own = (self._means**2).sum(1)
+
+        def moved(product: Tensor, one: Tensor, other: Tensor) -> Tensor:
+            u, v = last[one, None] / CONSTANT, last[other, None] / CONSTANT
+            less = along[one] * v + along[other] * u - own * u * v
+            kept = CONSTANT**2 * u * v
+            return self._scales**2 * (product[:, None] - kept - less) + kept
+
+        everyone = torch.arange(len(rows))
+        return moved(squares, everyone, everyone), 2 * moved(doubled / 2, first, second)
 
 
 def _moved(centre: Vector, features: int) -> tuple[Rows64, float]:

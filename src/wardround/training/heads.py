@@ -33,6 +33,7 @@ from wardround.per_patient.clipping_rules import Clipping
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM, MOST_CANCELLED
 from wardround.per_patient.process import in_single_precision
 from wardround.randomness import Indices
+from wardround.training.centring import Moves
 from wardround.training.losses import cross_entropy
 from wardround.training.pairs import Batches, Float64, Part
 from wardround.training.patients import Rows, TrainingPatients
@@ -134,9 +135,17 @@ class HeadSums:
         sample: tuple[TrainingPatients, Indices],
         clipping_norm: float,
         clipping: Clipping,
+        moves: Moves | None = None,
     ) -> list[ClippedSum]:
-        """Returns the clipped sum of a sample at each of several weights, (head, parameter); rows are read once."""
-        return self._sums(weights, sample, clipping_norm, clipping, None)
+        """Returns the clipped sum of a sample at each of several weights, (head, parameter); rows are read once.
+
+        With `moves`, of heads on rows less a centre each: bounded as others are but for the rounding of their norms,
+        which is that of single precision. They are for references, of which no patient is promised anything.
+        """
+        if moves is None:
+            return self._sums(weights, sample, clipping_norm, clipping, None)
+        found = self._sums(moves.folded(weights), sample, clipping_norm, clipping, None, moves)
+        return [replace(one, vector=moves.gradient(head, one.vector)) for head, one in enumerate(found)]
 
     def _sums(
         self,
@@ -145,6 +154,7 @@ class HeadSums:
         clipping_norm: float,
         clipping: Clipping,
         class_weights: tuple[float, ...] | None,
+        moves: Moves | None = None,
     ) -> list[ClippedSum]:
         table = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
         classes, features = self._shape
@@ -153,7 +163,7 @@ class HeadSums:
         losses = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         found: list[ClippedSum] = []
         for batch in self._batches.of(*sample):
-            parts = _sums_of(weight, bias, batch, clipping_norm, clipping, losses)
+            parts = _sums_of(weight, bias, batch, clipping_norm, clipping, losses, moves)
             # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
             found = [
                 ClippedSum(one.vector.to(torch.float64) + part.vector, clipping_norm, one.within + part.within)
@@ -202,6 +212,7 @@ def _sums_of(
     clipping_norm: float,
     clipping: Clipping,
     class_weights: Tensor | None,
+    moves: Moves | None,
 ) -> list[ClippedSum]:
     """Returns the clipped sum of a batch at each of several weights, (head, class, feature), and biases, (head, class).
 
@@ -217,14 +228,14 @@ def _sums_of(
     if class_weights is not None:
         residuals *= class_weights[batch.labels][:, None, None]
     residuals /= batch.shares[:, None, None]
-    squared, terms = _squared_norms(residuals.to(torch.float64), batch)
+    squared, terms = _squared_norms(residuals.to(torch.float64), batch, *_products_of(batch, moves))
     norms, finite = squared.clamp_min(0).sqrt(), torch.isfinite(terms)
     formed = {
         (patient, head): _gradient(residuals[:, head], batch, patient, has_bias=biases is not None)
         for patient, head in torch.nonzero(finite & (squared < MOST_CANCELLED * terms)).tolist()
     }
     for at, gradient in formed.items():
-        norms[at] = torch.linalg.vector_norm(gradient)
+        norms[at] = torch.linalg.vector_norm(gradient if moves is None else moves.gradient(at[1], gradient))
     factors, within = finite.to(torch.float64), torch.zeros(number, dtype=torch.int64)
     if not math.isinf(clipping_norm):
         each = torch.where(finite, norms, 1.0).flatten()[None]
@@ -254,16 +265,23 @@ def _residuals(scores: Tensor, batch: _Batch) -> Tensor:
     return (torch.sigmoid(scores) - batch.wanted[:, None]) * batch.asked[:, None]
 
 
-def _squared_norms(residuals: Tensor, batch: _Batch) -> tuple[Tensor, Tensor]:
+def _products_of(batch: _Batch, moves: Moves | None) -> tuple[Tensor, Tensor]:
+    """Returns squared norms of rows and twice the products of pairs, (picture, head) and (pair, head), float64."""
+    if moves is None:
+        return batch.squares[:, None], batch.products[:, None]
+    return moves.products(batch.rows, batch.squares, batch.first, batch.second, batch.products)
+
+
+def _squared_norms(residuals: Tensor, batch: _Batch, squares: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
     """Returns squared norms of the patients' gradients, and the sums of the sizes of their terms, (patient, head).
 
     Both are float64. Rounding may carry a squared norm below zero.
     """
-    own = (residuals * residuals).sum(2) * batch.squares[:, None]
+    own = (residuals * residuals).sum(2) * squares
     squared = torch.zeros(batch.num_patients, own.shape[1], dtype=torch.float64).index_add_(0, batch.patient, own)
     if not len(batch.first):
         return squared, squared
-    crossed = (residuals[batch.first] * residuals[batch.second]).sum(2) * batch.products[:, None]
+    crossed = (residuals[batch.first] * residuals[batch.second]).sum(2) * products
     terms = squared.index_add(0, batch.pair_patient, crossed.abs())
     return squared.index_add_(0, batch.pair_patient, crossed), terms
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -212,15 +211,11 @@ class Workbench:
                 sums[place] = ClippedSum(vector, math.inf)
         return sums
 
-    def sums_at(
-        self, weights: npt.NDArray[np.float32], sample: Sample, clipping_norm: float, rule: Clipping
-    ) -> list[ClippedSum]:
-        """Returns a sample's clipped gradient sum at each of several weights, (run, parameter), in one pass over rows.
-
-        Of a linear head on kept inputs (`trains_head`). Not noised: nothing of it may leave as it is.
-        """
+    @property
+    def head(self) -> HeadSums:
+        """The sums of a linear head on kept inputs (`trains_head`). Not noised: nothing of it may leave as it is."""
         assert self._head is not None, "it was asked whether there is one"
-        return self._head.sums_at(weights, (sample.patients, sample.chosen), clipping_norm, rule)
+        return self._head
 
     def sums_exactly(self, steps: Steps) -> bool:
         """Returns whether `exact_sum` can be asked for: of a linear head on kept inputs, on a grid that is fine."""

@@ -1,6 +1,6 @@
 """Several heads of one study trained together: references and repeats of the noise share each pass over the features.
 
-With every patient in every round, such runs differ by their noise, learning rate and number of patients alone. Their
+With every patient in every round, such runs differ by their noise, learning rate, number of patients and centre. Their
 weights are the rows of one table, and a round reads the features once for all of them.
 
 Released: nothing is charged for these runs; each is a reference of a simulation, "released without protection".
@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from wardround.agreed.schedule import own_size, rate_of
+from wardround.agreed.strategies import strategy_of
 from wardround.config import Study
 from wardround.config.federation import FederatedSGD
 from wardround.config.robust import robust_section
 from wardround.coordinator.observer import Observer
+from wardround.federation.aggregators import PlainSum
+from wardround.federation.strategies.centred import Centred
 from wardround.federation.strategies.fedsgd import PerPatient
 from wardround.federation.strategies.scored import average_from
 from wardround.noisers import ByCoordinator
@@ -26,7 +30,9 @@ from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness import Randomness
 from wardround.simulation.materials import Materials
+from wardround.training.centring import Moves
 from wardround.training.patients import Sample, united
+from wardround.training.scores import mean_rows
 from wardround.types import Vector
 
 
@@ -52,7 +58,6 @@ def share_passes(study: Study, plan: Plan, materials: Materials) -> bool:
         return False
     return (
         materials.workbench.trains_head
-        and not study.centre_rounds  # each run has a centre of its own, and so rows of its own
         and section.strategy in ("fedsgd", "pooled")
         and part.sampling_prob == 1
         and part.clip.adaptive is None
@@ -80,18 +85,40 @@ def trained_together(heads: Sequence[Head], materials: Materials, observer: Obse
     rates = np.array(
         [_rate(head, float(size), classes) for head, size in zip(heads, sizes, strict=True)], dtype=np.float32
     )
+    moves = _moves(heads, materials, everyone, sizes, sources) if study.centre_rounds else None
     weights = np.tile(workbench.initial_weights, (len(heads), 1))
     mean, velocity = weights, np.zeros_like(weights)
     first = average_from(study.rounds, section.average_last)
-    for round in range(1, study.rounds + 1):
-        sums = workbench.sums_at(weights, everyone, clip.norm, clip.fixed)
+    for round in range(study.centre_rounds + 1, study.rounds + 1):
+        sums = workbench.head.sums_at(weights, (patients, everyone.chosen), clip.norm, clip.fixed, moves)
         noised = np.stack([_noised(*each, round) for each in zip(heads, sums, sources, strict=True)])
         velocity = np.float32(section.momentum) * velocity + noised / sizes[:, None]
         weights = weights - rates[:, None] * velocity
         if round >= first:
             mean = weights if round == first else mean + (weights - mean) * np.float32(1 / (round - first + 1))
         observer.progress(round, study.rounds)
-    return list(mean)
+    return list(mean if moves is None else moves.folded(mean))
+
+
+def _moves(
+    heads: Sequence[Head],
+    materials: Materials,
+    everyone: Sample,
+    sizes: npt.NDArray[np.float32],
+    sources: Sequence[Randomness],
+) -> Moves:
+    """Returns the centre of each run, from the noised mean rows of its first rounds, as `Centred` has it."""
+    bench, classes, rounds = materials.workbench, len(materials.images.class_names), heads[0].study.centre_rounds
+    size = bench.initial_weights.size
+    rows = mean_rows(bench, size, everyone, clip_of(heads[0].plan.training).norm).sum(axis=0)
+    total, centres = ClippedSum(torch.from_numpy(rows), clip_of(heads[0].plan.training).norm), []
+    for head, patients, source in zip(heads, sizes, sources, strict=True):
+        strategy = strategy_of(head.study, head.plan, PlainSum(), classes=classes)
+        assert isinstance(strategy, Centred), "its first rounds release the mean row"
+        sums = sum((_noised(head, total, source, round + 1) for round in range(rounds)), np.zeros_like(rows))
+        centres.append(strategy.centre_of(sums.astype(np.float32), float(patients)))
+    assert bench.kept_inputs is not None, "heads train on kept inputs"
+    return Moves(np.stack(centres), bench.kept_inputs[0].numel())
 
 
 def _size(head: Head, patients: int, source: Randomness) -> float:
