@@ -192,25 +192,24 @@ def _centred_distance(study: Study, plan: Plan, both: Neighbours) -> float:
     A run's centre follows from released sums, which differ in both worlds. A round of gradients promises one clip for
     every centre; here it is half of the unit vector along the noised sum without the patient.
     """
-    without, within = (_sums(study, plan, part, 1, "alike") for _, part in _worlds(both))
-    centre = (without / max(2 * float(np.linalg.norm(without)), 1e-300)).astype(np.float32)
-    gradients = (
-        _sums(
-            study, _changed(plan, centres=0), replace(part, workbench=part.workbench.centred(centre)), 1, "alike"
-        )
-        for _, part in _worlds(both)
-    )
-    return max(_distance(without, within), _distance(*gradients))
+    found = _distance(*(_sums(study, plan, part, 1, "alike") for _, part in _worlds(both)))
+    if not isinstance(plan.training, NoisedGradients):
+        return found
+    noised = _sums(study, plan, both.less, 1, "centre")
+    centre = (noised / max(2 * float(np.linalg.norm(noised)), 1e-300)).astype(np.float32)
+    plan = _trained_by(plan, replace(plan.training, centres=0))
+    benches = (replace(part, workbench=part.workbench.centred(centre)) for _, part in _worlds(both))
+    return max(found, _distance(*(_sums(study, plan, part, 1, "alike") for part in benches)))
 
 
 def _everyone(plan: Plan) -> Plan:
     """Returns a plan of which every patient takes part in every release; without noise where rounds share theirs."""
-    is_noised = isinstance(plan.training, NoisedGradients)
-    return _changed(plan, sampling_prob=1.0) if is_noised else not_private(plan, 1)
-
-
-def _changed(plan: Plan, **values: float) -> Plan:
-    """Returns a plan with other fields of its noised gradients."""
     part = plan.training
-    assert isinstance(part, NoisedGradients), "the caller looked"
-    return replace(plan, parts=tuple(replace(one, **values) if one is part else one for one in plan.parts))
+    if not isinstance(part, NoisedGradients):
+        return not_private(plan, 1)
+    return _trained_by(plan, replace(part, sampling_prob=1.0))
+
+
+def _trained_by(plan: Plan, training: NoisedGradients) -> Plan:
+    """Returns a plan with another training part."""
+    return replace(plan, parts=tuple(training if one is plan.training else one for one in plan.parts))
