@@ -239,6 +239,7 @@ def test_a_radiologist_finds_thresholds_calibration_and_the_wrong_calls(page_of)
     assert "it found 88 of 100 such test images, and called 25 of 100 others by mistake" in text
     assert "“lesion”, set to find 90.0 % of them" in text
     assert "0.880 0.810 to 0.930" in text
+    assert "PPV 0.281, NPV 0.983" in text  # of 100, 10 have it: 8.8 / (8.8 + 22.5) and 67.5 / (67.5 + 1.2)
     assert "On average they are 3.1 % away from the share that was right" in text
     assert "own.html" in text
 

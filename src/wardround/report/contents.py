@@ -80,6 +80,24 @@ class OperatingRow:
     specificity: Score
     reason: str
 
+    def predictive_values(self, share: float) -> tuple[float | None, float | None]:
+        """Returns the positive and the negative predictive value where `share` of all images are of the class.
+
+        Bayes' rule on the two rates. None where a rate is not known, or nothing would be called so.
+
+        >>> OperatingRow("lesion", 0.9, 0.0, 0.9, Score(0.9), Score(0.9), "").predictive_values(0.5)
+        (0.9, 0.9)
+        """
+        if self.sensitivity.value is None or self.specificity.value is None:
+            return None, None
+        found, missed = share * self.sensitivity.value, share * (1 - self.sensitivity.value)
+        cleared, alarms = (1 - share) * self.specificity.value, (1 - share) * (1 - self.specificity.value)
+        return _part(found, alarms), _part(cleared, missed)
+
+
+def _part(own: float, other: float) -> float | None:
+    return own / (own + other) if own + other > 0 else None
+
 
 @dataclass(frozen=True)
 class ReliabilityBin:

@@ -20,6 +20,9 @@ _TRUST = {
     Trust.NOBODY: "Nobody but the patient's own hospital, which adds all of the noise before anything leaves.",
 }
 
+_SHARES = (0.5, 0.1, 0.01)
+"""Shares of images with the finding, for which predictive values are shown."""
+
 
 def render(report: Report) -> str:
     """Returns the page. Everything that came with the study is text in it, never markup."""
@@ -27,6 +30,7 @@ def render(report: Report) -> str:
         "report.html.j2", r=report, s=report.statement, g=report.guarantee, trust=_TRUST,
         rounds_chart=markup_of(rounds_chart(report)), comparison_chart=markup_of(comparison_chart(report)),
         insiders_chart=markup_of(insiders_chart(report)), calibration_chart=markup_of(calibration_chart(report)),
+        shares=_SHARES,
     )  # fmt: skip
 
 
