@@ -2,11 +2,11 @@ import logging
 import math
 
 import pytest
+from tests.accounting.deltas import delta_of
 from tests.cases import family
 
 from wardround.accounting.accountants import (
     AccountantKind,
-    delta_of,
     epsilon_of,
     rough_epsilon_of,
 )

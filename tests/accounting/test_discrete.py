@@ -7,9 +7,10 @@ from dataclasses import replace
 import mpmath
 import numpy as np
 import pytest
+from tests.accounting.deltas import delta_of
 from tests.cases import family
 
-from wardround.accounting.accountants import AccountantKind, delta_of, epsilon_of
+from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.discrete import (
     DiscreteShares,
     _composed,

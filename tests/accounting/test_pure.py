@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
+from tests.accounting.deltas import delta_of, pld_delta
 
-from wardround.accounting.accountants import LARGE, AccountantKind, delta_of, epsilon_of
+from wardround.accounting.accountants import LARGE, AccountantKind, epsilon_of
 from wardround.accounting.events import (
     ComposedEvent,
     GaussianEvent,
@@ -16,7 +17,6 @@ from wardround.accounting.events import (
     PureEvent,
     SelfComposedEvent,
 )
-from wardround.accounting.pld import pld_delta
 from wardround.accounting.rdp import pure_rdp
 
 PLD, RDP = AccountantKind

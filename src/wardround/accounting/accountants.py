@@ -1,4 +1,4 @@
-"""Epsilon at a delta, or delta at an epsilon, of a composition of events, by two accountants.
+"""Epsilon at a delta of a composition of events, by two accountants.
 
 | accountant | method                                                            | upper bound? |
 |------------|-------------------------------------------------------------------|--------------|
@@ -28,10 +28,9 @@ from wardround.accounting.events import (
     PureEvent,
     leaves,
 )
-from wardround.accounting.mechanisms import check_delta, gaussian_delta, gdp_epsilon, gdp_mu
-from wardround.accounting.pld import FINE, pld_delta, pld_epsilon
-from wardround.accounting.rdp import rdp_delta, rdp_epsilon
-from wardround.errors import PrivacyError
+from wardround.accounting.mechanisms import check_delta, gdp_epsilon, gdp_mu
+from wardround.accounting.pld import FINE, pld_epsilon
+from wardround.accounting.rdp import rdp_epsilon
 
 LARGE = 20.0
 """From here on a pure release loses its whole epsilon but for a chance of 2e-9: composition hardly gains on the sum."""
@@ -62,29 +61,6 @@ def rough_epsilon_of(event: Event, delta: float, accountant: AccountantKind, wid
     """Returns `epsilon_of` on a grid `width` times as wide: still an upper bound, a little looser, much faster."""
     check_delta(delta)
     return _epsilon(leaves(event), delta, accountant, width)
-
-
-def delta_of(event: Event, epsilon: float, accountant: AccountantKind = AccountantKind.PLD) -> float:
-    """Returns delta of `event` at `epsilon`: 1 when anything was released without protection, 0 when nothing was."""
-    if not epsilon >= 0:
-        raise PrivacyError(f"epsilon must be >= 0, got {epsilon}. Give the epsilon at which delta is wanted.")
-    items = leaves(event)
-    if not items:
-        return 0.0
-    if _holds_non_private(items):
-        return 1.0
-    if _all_gaussian(items):
-        mu = _mu(items)
-        return 1.0 if mu == math.inf else gaussian_delta(epsilon, 1 / mu)
-    large, items = _put_aside(items)
-    epsilon -= large
-    if epsilon >= _pure_sum(items):
-        return 0.0
-    if epsilon < 0:
-        return 1.0
-    if _all_gaussian(items):
-        return gaussian_delta(epsilon, 1 / _mu(items))
-    return rdp_delta(items, epsilon) if accountant is AccountantKind.RDP else pld_delta(items, epsilon)
 
 
 @lru_cache(maxsize=8192)  # hospitals of one study ask the same question in every round

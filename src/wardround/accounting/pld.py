@@ -44,13 +44,6 @@ def pld_epsilon(items: Leaves, delta: float, width: float = FINE) -> float:
         return float(distribution.get_epsilon_for_delta(delta - min(_rounding(items), delta / 2)))
 
 
-def pld_delta(items: Leaves, epsilon: float) -> float:
-    """Delta of composed leaves at `epsilon`, an upper bound."""
-    with quiet_numerics():
-        delta = float(_distribution(items, _interval(items, 1e-6)).get_delta_for_epsilon(epsilon))
-    return min(1.0, delta + _rounding(items))
-
-
 def _rounding(items: Leaves) -> float:
     return ROUNDING * sum(count for _, count in items)
 

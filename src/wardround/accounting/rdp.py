@@ -47,14 +47,6 @@ def rdp_epsilon(items: Leaves, delta: float) -> float:
         return float(rdp.compute_epsilon(*_curve(items), delta)[0])
 
 
-def rdp_delta(items: Leaves, epsilon: float) -> float:
-    """Delta of composed leaves at `epsilon`, an upper bound."""
-    with quiet_numerics():
-        from dp_accounting.rdp import rdp_privacy_accountant as rdp
-
-        return min(1.0, float(rdp.compute_delta(*_curve(items), epsilon)[0]))
-
-
 def rdp_epsilon_2020(event: Event, delta: float) -> float:
     """Epsilon by the conversion of papers up to 2020: min over α of RDP(α) - ln(δ)/(α - 1).
 
