@@ -186,8 +186,8 @@ def openfhe(length: int, hospitals: int) -> dict[str, Any]:
     """One hospital's link, encryption, sum of all and partial decryption; fusion. Every upload is the same one."""
     bfv = import_module("wardround.reproduce.encrypted_sum.bfv")
     measured = min(length, WHOLE)
-    blocks = bfv.num_blocks(length)
-    factor = blocks / bfv.num_blocks(measured)
+    blocks = math.ceil(length / bfv.SLOTS)
+    factor = blocks / math.ceil(measured / bfv.SLOTS)
     scheme, secrets, public, links = bfv.Bfv(hospitals), [], None, []
     for _ in range(hospitals):
         (public, secret), seconds = timed(scheme.new_part, public)

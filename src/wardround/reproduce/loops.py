@@ -43,7 +43,6 @@ class Cohort:
     test: Labelled
     test_patients: torch.Tensor
     model: nn.Module
-    num_patients: int
 
     @property
     def together(self) -> Labelled:
@@ -78,7 +77,6 @@ def cohort_of(study: Study) -> tuple[Cohort, dict[str, float]]:
         test=labelled(materials.test),
         test_patients=torch.from_numpy(np.repeat(np.arange(len(materials.test)), materials.test.counts)),
         model=materials.workbench.network.whole(),
-        num_patients=sum(map(len, materials.hospitals.values())),
     )
     return cohort, _baselines(materials, cohort)
 

@@ -5,8 +5,8 @@ deepee 0.1.9, `results/PneumoniaClassification.py`. The wrapper keeps one copy o
 they share their weights with the model. The scripts hand the optimizer the parameters of everything, copies included,
 so one step applies the noised mean AND, through the copies, the sum of the clipped gradients without noise.
 
-A second flaw is kept as a switch: a loss that is a mean over the batch divides each record's gradient by the batch
-before it is clipped, and the mean divides it once more.
+A second flaw is not repeated: a loss that is a mean over the batch divides each record's gradient by the batch before
+it is clipped, and the mean divides it once more.
 
 Released: the model.
 Sensitivity: irrelevant, since the sum itself is released.
@@ -42,23 +42,12 @@ class Step:
     leaked_sum: Tensor
 
 
-def step_of(
-    gradients: Tensor,
-    clipping_norm: float,
-    noise_multiplier: float,
-    generator: torch.Generator,
-    *,
-    mean_loss: bool = False,
-) -> Step:
-    """The published step from gradients of records, (record, parameter).
-
-    With `mean_loss` the loss was a mean over the batch: each record's gradient comes divided by it before it is
-    clipped.
-    """
-    batch = len(gradients)
-    own = gradients / batch if mean_loss else gradients
-    clipped = own / torch.clamp(own.norm(dim=1, keepdim=True) / clipping_norm, min=1.0)
-    noise = noise_multiplier * clipping_norm / batch * torch.randn(own.shape[1], generator=generator)
+def step_of(gradients: Tensor, clipping_norm: float, noise_multiplier: float, generator: torch.Generator) -> Step:
+    """The published step from gradients of records, (record, parameter)."""
+    clipped = gradients / torch.clamp(gradients.norm(dim=1, keepdim=True) / clipping_norm, min=1.0)
+    noise = (
+        noise_multiplier * clipping_norm / len(gradients) * torch.randn(gradients.shape[1], generator=generator)
+    )
     return Step(clipped.mean(dim=0) + noise, clipped.sum(dim=0))
 
 

@@ -10,8 +10,6 @@ Sensitivity: two pictures can differ in every pixel, so their L1 distance is the
 picture of a clipped group can turn the group's gradient round: 2 S, not S.
 """
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -41,15 +39,6 @@ def brightness_shift(pictures: Pictures, epsilon: float, generator: np.random.Ge
     shape = (len(pictures), *[1] * (pictures.ndim - 1))
     shifted = pictures.astype(np.float64) + generator.laplace(0.0, 255.0 / epsilon, shape)
     return np.clip(np.rint(shifted), 0, 255).astype(np.uint8)
-
-
-def saturated_share(epsilon: float) -> float:
-    """The probability that a shift is at least 255 either way, so that any picture is all black or all white.
-
-    >>> [round(saturated_share(epsilon), 2) for epsilon in (1, 0.5, 0.25)]
-    [0.37, 0.61, 0.78]
-    """
-    return math.exp(-epsilon)
 
 
 def train_with_groups(

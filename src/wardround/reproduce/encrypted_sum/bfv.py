@@ -47,11 +47,6 @@ MOST_PARTIES = 100
 _PRIME_BITS = 49
 
 
-def num_blocks(length: int) -> int:
-    """Ciphertexts of a vector."""
-    return -(-length // SLOTS)
-
-
 class Bfv:
     """The scheme with the parameters above, for that many holders of secrets. Keys and ciphertexts are bytes.
 
@@ -91,7 +86,7 @@ class Bfv:
         return self._bytes(pair.publicKey), pair.secretKey
 
     def encrypt(self, public: bytes, values: Int64) -> list[bytes]:
-        """Returns the values modulo p, encrypted: `num_blocks` ciphertexts, the last filled up with zeros."""
+        """Returns the values modulo p, encrypted: as many ciphertexts as it takes, the last filled up with zeros."""
         key, residues = self._read("PublicKey", public), np.mod(values, PLAIN_MODULUS)
         return [
             self._bytes(self._context.Encrypt(key, self._context.MakePackedPlaintext(block.tolist())))
