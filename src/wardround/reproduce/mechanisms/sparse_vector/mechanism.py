@@ -10,7 +10,7 @@ to the other, so its value moves by at most 2 truncation; its size lies in [0, t
 truncation. Sizes may rise and fall together or against each other, so no bound for monotone queries is used.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,43 @@ from wardround.privacy.updates import Share
 from wardround.randomness import Stream, gumbel, laplace
 from wardround.types import Vector
 
-_WHAT = "at most {:,} coordinates of each hospital's update, their places and their noised values"
+
+@dataclass(frozen=True)
+class _Choosing:
+    """Fields of both mechanisms: a hospital chooses and noises by itself, and neighbours replace all of its data."""
+
+    truncation: float
+    answers: int
+    values_share: float = field(default=0.5, kw_only=True)
+
+    unit = PrivacyUnit.HOSPITAL
+    relation = NeighboringRelation.REPLACE_ONE
+    selects = True
+
+    def __post_init__(self) -> None:
+        """Refuses fields that promise nothing."""
+        if not 0 < self.truncation < float("inf"):
+            raise PrivacyError(f"truncation must be > 0 and finite, got {self.truncation}.")
+        if self.answers < 1:
+            raise PrivacyError(f"answers must be at least 1, got {self.answers}; it is a number of coordinates.")
+        if not 0 < self.values_share < 1:
+            raise PrivacyError(f"values_share must lie between 0 and 1, got {self.values_share}.")
+
+    @property
+    def what(self) -> str:
+        """See `UpdateMechanism`."""
+        return (
+            f"at most {self.answers:,} coordinates of each hospital's update, their places and their noised values"
+        )
+
+    @property
+    def clipping_norm(self) -> float:
+        """The bound on each coordinate."""
+        return self.truncation
 
 
 @dataclass(frozen=True)
-class SparseVector:
+class SparseVector(_Choosing):
     """The sparse vector technique: coordinates are gone through in a random order until enough were large.
 
     Guarantee:
@@ -48,28 +80,17 @@ class SparseVector:
         values_share: epsilon_3 / epsilon.
     """
 
-    truncation: float
-    answers: int
     epsilon: float
     threshold: float = 0.0
-    values_share: float = 0.5
 
-    unit = PrivacyUnit.HOSPITAL
-    relation = NeighboringRelation.REPLACE_ONE
-    selects = True
     name = "sparse vector (Laplace noise on a threshold, on sizes and on values)"
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
-        _check(self.truncation, self.answers, self.values_share)
+        super().__post_init__()
         PureEvent(self.epsilon)  # refuses what is no epsilon
         if not 0 <= self.threshold < float("inf"):
             raise PrivacyError(f"threshold must be >= 0 and finite, got {self.threshold}.")
-
-    @property
-    def what(self) -> str:
-        """See `UpdateMechanism`."""
-        return _WHAT.format(self.answers)
 
     @property
     def epsilons(self) -> tuple[float, float, float]:
@@ -82,11 +103,6 @@ class SparseVector:
     def event(self) -> Event:
         """See `UpdateMechanism`."""
         return PureEvent(self.epsilon)
-
-    @property
-    def clipping_norm(self) -> float:
-        """The bound on each coordinate."""
-        return self.truncation
 
     @property
     def noise_multiplier(self) -> float:
@@ -107,7 +123,7 @@ class SparseVector:
 
 
 @dataclass(frozen=True)
-class GumbelTopK:
+class GumbelTopK(_Choosing):
     """The largest coordinates by the exponential mechanism, and Gaussian noise on them.
 
     Guarantee:
@@ -126,25 +142,14 @@ class GumbelTopK:
         values_share: about the share of the cost that the values take.
     """
 
-    truncation: float
-    answers: int
     noise_multiplier: float
-    values_share: float = 0.5
 
-    unit = PrivacyUnit.HOSPITAL
-    relation = NeighboringRelation.REPLACE_ONE
-    selects = True
     name = "exponential (for the places) and Gaussian (for the values)"
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
-        _check(self.truncation, self.answers, self.values_share)
+        super().__post_init__()
         GaussianEvent(self.noise_multiplier)  # refuses what is no noise
-
-    @property
-    def what(self) -> str:
-        """See `UpdateMechanism`."""
-        return _WHAT.format(self.answers)
 
     @property
     def epsilon_of_a_choice(self) -> float:
@@ -157,11 +162,6 @@ class GumbelTopK:
         """See `UpdateMechanism`."""
         choices = SelfComposedEvent(PureEvent(self.epsilon_of_a_choice), self.answers)
         return ComposedEvent((choices, GaussianEvent(self.noise_multiplier)))
-
-    @property
-    def clipping_norm(self) -> float:
-        """The bound on each coordinate."""
-        return self.truncation
 
     def release(self, update: Vector, share: Share, stream: Stream) -> Vector:
         """See `UpdateMechanism`. A coordinate that is not a number becomes zero before anything else."""
@@ -185,12 +185,3 @@ def _placed(values: npt.NDArray[np.float64], places: npt.NDArray[np.intp], size:
     released = np.zeros(size, dtype=np.float32)
     released[places] = values
     return released
-
-
-def _check(truncation: float, answers: int, values_share: float) -> None:
-    if not 0 < truncation < float("inf"):
-        raise PrivacyError(f"truncation must be > 0 and finite, got {truncation}.")
-    if answers < 1:
-        raise PrivacyError(f"answers must be at least 1, got {answers}; it is a number of coordinates.")
-    if not 0 < values_share < 1:
-        raise PrivacyError(f"values_share must lie between 0 and 1, got {values_share}.")

@@ -48,8 +48,10 @@ def calibrated(plan: Plan, section: SparseVectors | TopK) -> Plan:
 def _sparse_vector(section: SparseVectors) -> SparseVector:
     answers, share = section.answers, section.values_share
     epsilon = section.epsilon if section.noise_multiplier is None else answers / (section.noise_multiplier * share)
-    return SparseVector(section.truncation, answers, epsilon or 1.0, section.answer_threshold, share)
+    return SparseVector(section.truncation, answers, epsilon or 1.0, section.answer_threshold, values_share=share)
 
 
 def _top_k(section: TopK) -> GumbelTopK:
-    return GumbelTopK(section.truncation, section.answers, section.noise_multiplier or 1.0, section.values_share)
+    return GumbelTopK(
+        section.truncation, section.answers, section.noise_multiplier or 1.0, values_share=section.values_share
+    )
