@@ -97,10 +97,10 @@ def _check_moments(study: Study) -> None:
 
 def _check_weights(study: Study, network: Network) -> None:
     """Refuses a weights file that is not the one the study names by its hash."""
-    wanted, read = study.model.weights_sha256, network.weights
-    if wanted is not None and (read is None or read.sha256 != wanted):
+    wanted, read = study.model.weights_sha256, network.weights_sha256
+    if wanted is not None and read != wanted:
         raise ModelError(
-            f"model.weights must be the file with SHA-256 {wanted}, got {None if read is None else read.sha256}. Ask "
-            "the study's author for the file.",
+            f"model.weights must be the file with SHA-256 {wanted}, got {read}. Ask the study's author for "
+            "the file.",
             code="model-other-weights",
         )

@@ -210,12 +210,12 @@ def build(
             found = load_weights(
                 cut(body, builder.head)[0].get_submodule("encoder.layers"), weights, head=frozenset()
             )
-            check_hash(weights, found.sha256, backbone.sha256)
+            check_hash(weights, found, backbone.sha256)
         return staged(name, parts, "head")
-    report = None if weights is None else load_weights(body, weights, head=of_head, absent=absent)
+    sha256 = None if weights is None else load_weights(body, weights, head=of_head, absent=absent)
     if train == "lora":
         add_adapters(body, cut(body, builder.head)[1], init_generator)
-    return staged(name, parts, train, segments=builder.segments, weights=report)
+    return staged(name, parts, train, segments=builder.segments, weights_sha256=sha256)
 
 
 def layout_of(builder: Builder, form: Form) -> nn.Sequential:

@@ -15,8 +15,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-from wardround.models.weights import LoadedWeights
-
 Stage = Literal["all", "last-block", "norms", "lora", "biases", "head"]
 """The trained parameters: everything; or the head with every norm and the last block before the head, with every norm,
 with every norm and low-rank adapters, with every bias, or alone."""
@@ -161,7 +159,7 @@ class Network:
         trained: inputs to logits: (picture, class), or (picture, class, *space) if it segments. Those of its
             parameters that require a gradient are the model that hospitals train.
         encode_once: the inputs are small enough, and dear enough, to be computed once and kept.
-        weights: what was loaded from a user's file, None for a network that starts from its initialisation.
+        weights_sha256: of a user's file that it starts from; None for a network that starts from its initialisation.
         parts: what it was cut from; None for a network that was not made by `build`.
     """
 
@@ -169,7 +167,7 @@ class Network:
     encode: nn.Module
     trained: nn.Module
     encode_once: bool
-    weights: LoadedWeights | None = None
+    weights_sha256: str | None = None
     segments: bool = False
     stage: Stage = "all"
     parts: Parts | None = field(default=None, repr=False, compare=False)

@@ -8,11 +8,10 @@ from torch import nn
 
 from wardround.models.adapters import DOWN, UP
 from wardround.models.network import NORMS, Frozen, Network, Parts, Stage
-from wardround.models.weights import LoadedWeights
 
 
 def staged(
-    name: str, parts: Parts, stage: Stage, *, segments: bool = False, weights: LoadedWeights | None = None
+    name: str, parts: Parts, stage: Stage, *, segments: bool = False, weights_sha256: str | None = None
 ) -> Network:
     """Returns a network of some parts that trains what the stage says.
 
@@ -38,7 +37,7 @@ def staged(
         # Maps of a whole volume would fill the memory that one row of features does not.
         encode, trained = nn.Sequential(parts.encoder, Frozen(backbone)), head
     once = parts.encode_once or (trained is head and not segments)
-    return Network(name, encode, trained, once, weights, segments, stage, parts)
+    return Network(name, encode, trained, once, weights_sha256, segments, stage, parts)
 
 
 def _trained_before_head(backbone: nn.Sequential, stage: Stage) -> Iterator[nn.Parameter]:

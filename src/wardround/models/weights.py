@@ -5,7 +5,6 @@ refused.
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,32 +21,16 @@ _MOST_LISTED = 20
 PICKLED = frozenset({".pt", ".pth", ".bin", ".pkl", ".ckpt"})
 
 
-@dataclass(frozen=True)
-class LoadedWeights:
-    """Report of a weights file that was loaded.
-
-    Attributes:
-        sha256: of the file's bytes, in hexadecimal.
-        reinitialised: parameters of the classifier head that the file lacks or holds in another shape, and those
-            of a U-Net's way up when the file is that of its encoder.
-    """
-
-    sha256: str
-    loaded: tuple[str, ...]
-    reinitialised: tuple[str, ...]
-    unused: tuple[str, ...]
-
-
 def load_weights(
     module: nn.Module, path: Path, *, head: frozenset[str], absent: frozenset[str] = frozenset()
-) -> LoadedWeights:
-    """Copies a file's tensors into a freshly initialised module.
+) -> str:
+    """Copies a file's tensors into a freshly initialised module; returns the SHA-256 of the file, in hexadecimal.
 
     Args:
         module: the whole network; changed only when every tensor fits.
         path: a `.safetensors` file. Names are those of `module.state_dict()`.
         head: names of the classifier head. A head of another shape (another number of classes) keeps its
-            initialisation; any other difference is an error.
+            initialisation; any other parameter that the file does not fit is an error.
         absent: names that the file may lack altogether: a U-Net's way up, when the file is that of its encoder.
 
     Raises:
@@ -59,7 +42,7 @@ def load_weights(
     of_encoder = bool(absent) and not absent & found.keys()
     free = head | absent if of_encoder else head
     faults = faults_of(found, wanted)
-    unused = tuple(sorted(found.keys() - wanted.keys()))
+    unused = sorted(found.keys() - wanted.keys())
     other_head = {name for name in free & found.keys() if found[name].shape != wanted[name].shape}
     has_other_names = bool(unused) and not of_encoder
     fine = other_head | (set() if has_other_names else free - found.keys())
@@ -73,8 +56,7 @@ def load_weights(
             "Choose the network, channels and image size that the file was trained with, or rename its tensors.",
             code="model-weights",
         )
-    reinitialised = tuple(name for name in wanted if faults and name in free)
-    loaded = tuple(name for name in wanted if name not in reinitialised)
+    loaded = [name for name in wanted if not (faults and name in free)]
     if not loaded:
         raise ModelError(
             f"weights must fill at least one parameter of the network, and {path.name} fills none: its head is of "
@@ -84,7 +66,7 @@ def load_weights(
     with torch.no_grad():
         for name in loaded:
             wanted[name].copy_(found[name])
-    return LoadedWeights(hashlib.sha256(content).hexdigest(), loaded, reinitialised, unused)
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_weights(path: Path) -> bytes:

@@ -213,11 +213,7 @@ def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
     """Returns what must be the same on resume, beside the pictures: a statement over two studies would be false."""
-    weights = materials.workbench.network.weights
-    return {
-        "study_digest": study.digest,
-        "weights_sha256": None if weights is None else weights.sha256,
-    }
+    return {"study_digest": study.digest, "weights_sha256": materials.workbench.network.weights_sha256}
 
 
 def _admitted(study: Study, materials: Materials, accounts: Accounts, observer: Observer) -> Materials:

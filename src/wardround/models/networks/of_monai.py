@@ -41,7 +41,7 @@ def resnet18(form: Form) -> nn.Sequential:
     He et al. 2016, https://arxiv.org/abs/1512.03385, table 1. With 3 channels and 1,000 classes it has 11,689,512
     parameters in two dimensions, as published: a group norm has the scale and offset of the batch norm it replaces.
     In two dimensions the names are those of the public model zoo (`conv1`, `bn1`, `layer1.0.conv1`, `fc`), so a file
-    of its weights fits; the running statistics in the file are reported as unused.
+    of its weights fits; the running statistics in the file are left alone.
     """
     network = optional("monai.networks.nets.resnet").ResNet(
         "basic", [2, 2, 2, 2], [64, 128, 256, 512],
