@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from wardround.models.network import PUBLIC_MEAN, PUBLIC_STD, Frozen, Network, Normalise, Standardise
+from wardround.models.network import Frozen, Network, Normalise, Standardise
 
 
 def pictures(count=3, channels=2, size=8):
@@ -18,12 +18,6 @@ def network(trained):
 def test_black_grey_and_white_become_minus_two_about_zero_and_two():
     values = Normalise()(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1))
     assert values.flatten().tolist() == [-2.0, 2.0]
-
-
-def test_normalisation_constants_are_those_of_the_preprocessing_room():
-    from wardround.images.rows import preprocess
-
-    assert (PUBLIC_MEAN, PUBLIC_STD) == (preprocess.PUBLIC_MEAN, preprocess.PUBLIC_STD)
 
 
 def test_a_standardised_picture_has_mean_zero_and_deviation_one():

@@ -12,7 +12,6 @@ from wardround.errors import DataError
 from wardround.images.decode.pillow import decode_in_thread
 from wardround.images.decode.quiet import QUIET
 from wardround.images.decode.raw import Raw
-from wardround.images.rows.preprocess import PUBLIC_MEAN, PUBLIC_STD, normalise
 from wardround.images.rows.recipe import PictureRecipe
 
 
@@ -89,10 +88,3 @@ def test_a_jpeg_decoded_small_differs_from_one_decoded_whole_by_rounding_only():
         for side in (None, recipe.hint.least_side)
     )
     assert abs(whole.astype(int) - small).max() <= 2  # two roundings to whole grey levels
-
-
-def test_normalising_uses_the_public_constants():
-    values = np.array([[0, 51], [204, 255]], dtype=np.uint8)
-    result = normalise(values)
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result, (values / 255 - PUBLIC_MEAN) / PUBLIC_STD, rtol=1e-6)  # float32
