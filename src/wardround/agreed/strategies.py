@@ -39,8 +39,7 @@ from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
 from wardround.federation.strategies.scored import Scored, average_from
-from wardround.federation.strategies.unchanged import Unchanged
-from wardround.federation.strategy import Call, Strategy
+from wardround.federation.strategy import Call, Strategy, Unchanged
 from wardround.federation.timetable import Order, Timetable
 from wardround.noisers import ByCoordinator
 from wardround.privacy.plans.kinds import NoisedGradients, NoisedUpdates

@@ -15,7 +15,7 @@ from wardround.federation.attempts import NO_NOTES, AttemptNotes
 from wardround.federation.channel import Channel
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Hello
-from wardround.federation.strategies.unchanged import Unchanged
+from wardround.federation.strategy import Unchanged
 from wardround.images.entries import Target
 from wardround.models.catalogue import NAMES
 from wardround.models.network import Network
@@ -30,9 +30,7 @@ class Opened:
     """A coordinator whose hospitals have greeted it.
 
     Attributes:
-        coordinator: of the study.
         weights: the initial weights that all hospitals have, (parameter,).
-        network: of the study.
         target: of its predictions.
         hello: the facts that all hospitals have in common.
     """

@@ -27,6 +27,7 @@ class Strategy(Protocol):
 
     def init(self, weights: Vector, channel: Channel) -> State:
         """Returns the state before round 1; may ask the hospitals for a count."""
+        return {"weights": weights}
 
     def update(self, state: State, channel: Channel, round: int) -> State:
         """Returns the state after one round."""
@@ -34,6 +35,14 @@ class Strategy(Protocol):
     def models(self, state: State) -> dict[str, Vector]:
         """Returns the model, or models, that the state amounts to, by name."""
         return {"global": state["weights"]}
+
+
+class Unchanged(Strategy):
+    """No training: the model that the study gives, to be evaluated as it is."""
+
+    def update(self, state: State, channel: Channel, round: int) -> State:
+        """See `Strategy`. There is no round."""
+        return state
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import numpy as np
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
 from wardround.federation.strategy import Call, State, Strategy
-from wardround.types import Vector
 from wardround.work import FittedHead, HeadFit
 
 
@@ -24,11 +23,6 @@ class OneShot(Strategy):
     call: Call
     aggregator: Aggregator
     fit: HeadFit
-
-    def init(self, weights: Vector, channel: Channel) -> State:
-        """See `Strategy`."""
-        del channel
-        return {"weights": weights}
 
     def update(self, state: State, channel: Channel, round: int) -> State:
         """See `Strategy`."""
