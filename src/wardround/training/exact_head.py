@@ -105,13 +105,16 @@ class ExactHead:
         inputs: of every picture, (picture, ...), float32; may be a memory map.
         has_bias: whether the head has a bias.
         is_ordinal: its scores are those of grades.
+        threads: that take batches side by side (`Batches.each`).
     """
 
-    def __init__(self, classes: int, inputs: Tensor, has_bias: bool, *, is_ordinal: bool = False) -> None:
+    def __init__(
+        self, classes: int, inputs: Tensor, has_bias: bool, *, is_ordinal: bool = False, threads: int = 1
+    ) -> None:
         self._classes, self._rows, self._has_bias = classes, inputs.flatten(1), has_bias
         self._residuals = _residuals_of_grades if is_ordinal else _residuals
         row_bytes = 8 * (self._rows.shape[1] + has_bias)
-        self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, row_bytes)
+        self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, row_bytes, threads)
         self._memory: list[Tensor] = []
         self._given = torch.empty(_AT_ONCE, self._rows.shape[1])
         count = len(self._rows)
@@ -171,24 +174,25 @@ class ExactHead:
     ) -> tuple[Int64, Int64]:
         """Returns S as 2^13 times the first part plus the second, (class, feature); arguments as `sum_of` has them."""
         table = self._with_bias(weights.astype(np.float64))
-        high, low = (np.zeros(table.shape, dtype=np.int64) for _ in range(2))
+        total = np.zeros((2, *table.shape), dtype=np.int64)
         if not np.isfinite(table).all():
-            return high, low
+            return total[0], total[1]
         powers = np.frexp(np.sqrt(_squares(table)))[1].astype(np.int64)
         whole = torch.from_numpy(np.rint(np.ldexp(table, (_WEIGHT_BITS - powers)[:, None])))
-        for batch in self._batches.of(patients, chosen):
+
+        def sums_of(batch: _Batch) -> list[Int64]:
             products = torch.cat([whole @ part.T for part in batch.parts], dim=1).numpy().T
             logits = np.ldexp(products, batch.powers[:, None] + powers - (_ROW_BITS + _WEIGHT_BITS))
             shares = _clipped(self._residuals(logits, batch), batch, rule, clipping_norm, steps, weights.size)
             upper = np.rint(np.ldexp(shares, -_LOW_BITS))
             both = torch.from_numpy(np.concatenate([upper, shares - np.ldexp(upper, _LOW_BITS)], axis=1).T.copy())
-            at = 0
-            for part in batch.parts:
-                found = (both[:, at : at + len(part)] @ part).numpy().astype(np.int64)
-                at += len(part)
-                high += found[: self._classes]
-                low += found[self._classes :]
-        return high, low
+            each = torch.split(both, [len(part) for part in batch.parts], dim=1)
+            return [(own @ part).numpy().astype(np.int64) for own, part in zip(each, batch.parts, strict=True)]
+
+        for found in self._batches.each(sums_of, patients, chosen):
+            for sums in found:
+                total += sums.reshape(total.shape)
+        return total[0], total[1]
 
     def _with_bias(self, weights: Float64) -> Float64:
         """Returns the weights by class, (class, feature), the bias as a last feature."""

@@ -77,13 +77,19 @@ class HeadSums:
         rows: of every picture, (picture, feature), float32 and finite.
         squares: squared norm of each row, float64, (picture,); NaN for a picture whose patient adds nothing.
         is_ordinal: its scores are those of grades.
+        threads: that take batches side by side (`Batches.each`).
+
+    Attributes:
+        threads: as given.
     """
 
-    def __init__(self, layer: nn.Linear, rows: Tensor, squares: Tensor, *, is_ordinal: bool = False) -> None:
+    def __init__(
+        self, layer: nn.Linear, rows: Tensor, squares: Tensor, *, is_ordinal: bool = False, threads: int = 1
+    ) -> None:
         self._shape, self._has_bias, self._is_ordinal = layer.weight.shape, layer.bias is not None, is_ordinal
-        self._rows, self._squares = rows, squares
+        self._rows, self._squares, self.threads = rows, squares, threads
         self._memory = torch.empty(_AT_ONCE, rows.shape[1])
-        self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, 4 * rows.shape[1])
+        self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, 4 * rows.shape[1], threads)
 
     @classmethod
     def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
@@ -91,7 +97,7 @@ class HeadSums:
 
         The choice follows from the network and the loss alone: the engine rounds otherwise, so that one patient who
         changed it would change every other patient's gradient. A patient with a row that is not finite, or longer than
-        10^30, adds exactly zero.
+        10^30, adds exactly zero. As many threads take batches side by side as a kernel could take here.
         """
         layer, is_ordinal = scoring_layer(network)
         if layer is None or inputs is None or loss is not cross_entropy or inputs.dtype != torch.float32:
@@ -105,7 +111,7 @@ class HeadSums:
         is_fit = squares <= _MOST_SQUARE
         if not is_fit.all():
             rows, squares = torch.where(is_fit[:, None], rows, 0.0), torch.where(is_fit, squares, torch.nan)
-        return cls(layer, rows, squares, is_ordinal=is_ordinal)
+        return cls(layer, rows, squares, is_ordinal=is_ordinal, threads=torch.get_num_threads())
 
     @in_single_precision()
     def sums(
@@ -162,8 +168,11 @@ class HeadSums:
         bias = table[:, classes * features :] if self._has_bias else None
         losses = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         found: list[ClippedSum] = []
-        for batch in self._batches.of(*sample):
-            parts = _sums_of(weight, bias, batch, clipping_norm, clipping, losses, moves)
+
+        def sums_of(batch: _Batch) -> list[ClippedSum]:
+            return _sums_of(weight, bias, batch, clipping_norm, clipping, losses, moves)
+
+        for parts in self._batches.each(sums_of, *sample):
             # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
             found = [
                 ClippedSum(one.vector.to(torch.float64) + part.vector, clipping_norm, one.within + part.within)

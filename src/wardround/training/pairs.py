@@ -4,12 +4,14 @@ Products are computed once for all rounds. Where every patient takes part, so ar
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.randomness import Indices
@@ -21,6 +23,7 @@ _MOST_KEPT = 1 << 28
 """Bytes of rows in batches that are kept, at most."""
 
 Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Batches(Generic[Batch]):
         batch_of: makes a batch, whose memory the next one may write over.
         own: copies such memory.
         row_bytes: of a picture in a batch.
+        threads: that take kept batches side by side.
     """
 
     def __init__(
@@ -102,10 +106,24 @@ class Batches(Generic[Batch]):
         batch_of: Callable[[Part], Batch],
         own: Callable[[Batch], Batch],
         row_bytes: int,
+        threads: int = 1,
     ) -> None:
         self._known: dict[int, _Group[Batch]] = {}
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._products, self._at_once, self._batch_of, self._own = products, at_once, batch_of, own
         self._row_bytes, self._room = row_bytes, _MOST_KEPT
+
+    def each(
+        self, work: Callable[[Batch], Result], patients: TrainingPatients, chosen: Indices
+    ) -> Iterator[Result]:
+        """Yields a result of each batch, in order; no bit of it depends on the number of threads.
+
+        Only while torch gives a kernel one thread: two that were split would wait for each other.
+        """
+        batches = self.of(patients, chosen)
+        if self._pool is None or not isinstance(batches, list) or torch.get_num_threads() > 1:
+            return map(work, batches)
+        return self._pool.map(work, batches)
 
     def of(self, patients: TrainingPatients, chosen: Indices) -> Iterable[Batch]:
         """Returns the batches of some of a hospital's patients, each chosen once, in this order."""

@@ -85,11 +85,10 @@ class Workbench:
         lattice: Lattice | None = None,
         device: torch.device = CPU,
     ) -> None:
-        self.network, self._pixels, self._masks, self._loss = network, pixels, masks, loss
+        self.network, self._pixels, self._masks, self._loss, self.device = network, pixels, masks, loss, device
         self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
-        self.device = device
         self._there = network.trained if device == CPU else copy.deepcopy(network.trained).to(device)
         self._trained = {m: [p for p in m.parameters() if p.requires_grad] for m in (network.trained, self._there)}
         self._loaded: tuple[nn.Module, Vector] | None = None
@@ -236,7 +235,8 @@ class Workbench:
         layer, is_ordinal = scoring_layer(self.network)
         if self._head is None or self._inputs is None or layer is None:
             return None
-        return ExactHead(layer.out_features, self._inputs, layer.bias is not None, is_ordinal=is_ordinal)
+        has_bias, threads = layer.bias is not None, self._head.threads
+        return ExactHead(layer.out_features, self._inputs, has_bias, is_ordinal=is_ordinal, threads=threads)
 
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
