@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from wardround.errors import MissingExtra
+from wardround.report.canvas import drawn_once
 from wardround.report.write import write_report
 
 
@@ -28,3 +29,14 @@ def test_a_report_says_its_date_and_what_left_beside_what_was_promised(make_reco
     assert re.findall(r'<section id="(\w+)">', html) == [
         "promised", "left", "well", "cost", "data", "claimed", "again",
     ]  # fmt: skip
+
+
+def test_charts_of_the_same_numbers_are_drawn_once(make_record, monkeypatch):
+    record = make_record()
+    drawn_once.cache_clear()
+    first = write_report(record).read_text()
+    monkeypatch.setattr("wardround.report.canvas.both", None)
+    assert write_report(record).read_text() == first
+    drawn_once.cache_clear()
+    with pytest.raises(TypeError):  # they were drawn by it
+        write_report(record)

@@ -1,7 +1,8 @@
 """The canvas of every chart: drawn twice, for a wide column and for a phone, in the page's own fonts and colours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import matplotlib as mpl
@@ -21,6 +22,15 @@ class Chart:
 
     wide: str
     narrow: str
+
+
+@lru_cache(maxsize=16)
+def drawn_once(draw: Callable[..., Figure], label: str, *values: Hashable) -> Chart:
+    """Returns the chart that `draw` makes of values and a width, as `both` does, and keeps it.
+
+    The page of a run is written again when its reference runs have ended, and most of its charts are the same.
+    """
+    return both(lambda width: draw(*values, width), label)
 
 
 def both(draw: Callable[[int], Figure], label: str) -> Chart:

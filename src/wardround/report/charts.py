@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
+from wardround.report.canvas import WIDE, Chart, drawn_once, figure_of, new_axes, new_figure, rows_axes, write
 from wardround.report.contents import Comparison, Insider, Look, Measure, ReliabilityBin, Report
 from wardround.report.guarantee import Guarantee
 from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
@@ -46,7 +46,7 @@ def rounds_chart(report: Report) -> Chart | None:
         return None
     scale = Scale.of(report.quality.headline)
     label = _rounds_label(looks, report.guarantee, scale)
-    return both(lambda width: _draw_rounds(looks, report.guarantee, scale, width), label)
+    return drawn_once(_draw_rounds, label, looks, report.guarantee, scale)
 
 
 def comparison_chart(report: Report) -> Chart | None:
@@ -57,9 +57,7 @@ def comparison_chart(report: Report) -> Chart | None:
     scale = Scale.of(report.quality.headline)
     said = "; ".join(f"{_name(row)}: {_score_words(row)}" for row in rows)
     chance = "" if scale.chance is None else f"; chance is {scale.chance:g}"
-    return both(
-        lambda width: _draw_comparison(rows, scale, width), f"{scale.title} on the test set{chance}. {said}."
-    )
+    return drawn_once(_draw_comparison, f"{scale.title} on the test set{chance}. {said}.", rows, scale)
 
 
 def calibration_chart(report: Report) -> Chart | None:
@@ -70,7 +68,7 @@ def calibration_chart(report: Report) -> Chart | None:
     said = "; ".join(
         f"{row.pictures} pictures called with {row.confidence:.2f}: {row.accuracy:.2f} right" for row in found.bins
     )
-    return both(lambda width: _draw_calibration(found.bins, width), f"Calibration. {said}.")
+    return drawn_once(_draw_calibration, f"Calibration. {said}.", found.bins)
 
 
 def insiders_chart(report: Report) -> Chart | None:
@@ -79,7 +77,7 @@ def insiders_chart(report: Report) -> Chart | None:
     if len(rows) < 2:
         return None
     said = "; ".join(f"{row.adversary}: {row.guarantee.text}" for row in rows)
-    return both(lambda width: _draw_insiders(rows, width), f"Epsilon by adversary. {said}.")
+    return drawn_once(_draw_insiders, f"Epsilon by adversary. {said}.", rows)
 
 
 def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, width: int) -> Figure:

@@ -1,8 +1,9 @@
 """The report as one self-contained page: no script, no request, nothing that a hospital would have to allow."""
 
+from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from wardround.boundary.text import counted
@@ -36,13 +37,19 @@ def render(report: Report) -> str:
 
 def rendered(template: str, room: str = "wardround.report", /, **values: object) -> str:
     """Returns a page of a package, with the report's style sheet in it."""
+    return _template(room, template).render(style=Markup(_text_of("wardround.report", "report.css")), **values)
+
+
+@cache
+def _template(room: str, name: str) -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for each in (decimals, percent, spread, capitalize_first, counted):
         environment.filters[each.__name__] = each
-    style, source = ((resources.files(place) / name).read_text(encoding="utf-8") for place, name in (
-        ("wardround.report", "report.css"), (room, template),
-    ))  # fmt: skip
-    return environment.from_string(source).render(style=Markup(style), **values)
+    return environment.from_string(_text_of(room, name))
+
+
+def _text_of(room: str, name: str) -> str:
+    return (resources.files(room) / name).read_text(encoding="utf-8")
 
 
 def markup_of(chart: Chart | None) -> Markup | None:
