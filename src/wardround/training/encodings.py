@@ -173,5 +173,5 @@ def _key(network: Network, pixels: Pictures, stride: int | None) -> str:
     ]  # fmt: skip
     sha256 = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for start in range(0, len(pixels), PART):
-        sha256.update(pixels[start : start + PART].tobytes())
+        sha256.update(np.ascontiguousarray(pixels[start : start + PART]).reshape(-1).data)
     return sha256.hexdigest()[:40]
