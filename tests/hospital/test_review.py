@@ -10,6 +10,7 @@ from tests.hospital.deployed import make_folders, open_from, study_of
 
 from wardround.config.site import read_policy, read_site
 from wardround.errors import DataError, LedgerError, MachineError
+from wardround.hospital.opening import cohort_of
 from wardround.hospital.own_log import log_to
 from wardround.hospital.review import review
 from wardround.ledger.file import LedgerFile
@@ -87,6 +88,13 @@ def test_a_cohort_leaves_the_others_out_of_the_study_and_of_the_ledger(north):
     with open_from(north, study) as hospital:
         np.testing.assert_array_equal(hospital.agent.patients.names, everybody[1::2])
         assert len(hospital.agent.account.admitted) == 6
+
+
+def test_a_cohort_lists_ids_in_any_spelling_of_one(north):
+    """An id is folded wherever it is read, so that no line of the list is passed over for what nobody sees."""
+    cohort(north, ["patient-00001\u200b", "\u00a0patient-00003", "patient-00005"])
+    site = read_site(north / "site.toml")
+    assert cohort_of(site) == frozenset({"patient-00001", "patient-00003", "patient-00005"})
 
 
 @pytest.mark.parametrize("ids", [[], ["a stranger"]])

@@ -87,6 +87,12 @@ def test_the_digest_knows_contents_labels_and_patients_and_ignores_order():
     assert len({first, *others}) == 5
 
 
+def test_an_id_that_is_a_file_name_and_no_utf_8_has_a_digest():
+    """Python keeps such bytes of a name as halves of surrogate pairs, which UTF-8 has no bytes for."""
+    patients = [grouped([(name, 0)], ["1"])[0] for name in ("M\udcfcller", "M\udcfdller")]
+    assert len(set(map(digest_of, patients))) == 2
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 1), st.sampled_from("12345678"))),
     st.sampled_from("abcdef"),

@@ -195,6 +195,13 @@ def test_a_refusal_inside_a_round_leaves_the_others_their_charges(ledger):
     assert len(charges_of(north)) == 1
 
 
+def test_a_person_may_have_a_file_name_for_an_id_that_is_no_utf_8(ledger):
+    names = ["M\udcfcller", "M\udcfdller", "Müller"]
+    assert len({ledger.pseudonym(name) for name in names}) == 3
+    spend(begin(ledger, persons=names), 1)
+    assert all(ledger.is_known(names))
+
+
 def test_a_person_is_once_in_a_hospital(ledger):
     with raises_code(LedgerError, "ledger-person-twice"):
         begin(ledger, persons=("ada", "ben", "ada"))

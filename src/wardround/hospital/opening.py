@@ -37,6 +37,7 @@ from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.pictures import Progress, device_of, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.images.group import digest_of
+from wardround.images.identity import folded
 from wardround.images.patients import ImageSet
 from wardround.ledger.entry import LimitSet
 from wardround.ledger.file import LedgerFile
@@ -180,7 +181,7 @@ def cohort_of(site: Site) -> frozenset[str] | None:
     if path is None:
         return None
     try:
-        return frozenset(line.strip() for line in decoded(read_regular(path, _MOST_LIST_BYTES)).splitlines())
+        return frozenset(map(folded, decoded(read_regular(path, _MOST_LIST_BYTES)).splitlines()))
     except (OSError, Unfit) as error:
         raise DataError(
             f"`[hospital] cohort` must be a readable text file of patient ids, got {path} ({error}). Correct "

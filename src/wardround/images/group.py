@@ -85,7 +85,8 @@ def digest_of(patients: Iterable[Patient]) -> str:
         for patient in patients
         for image in patient.images
     }
-    return hashlib.sha256("\n".join(sorted(fact for _, fact in files)).encode()).hexdigest()
+    facts = "\n".join(sorted(fact for _, fact in files))
+    return hashlib.sha256(facts.encode("utf-8", "surrogatepass")).hexdigest()  # a file's name may be no UTF-8
 
 
 def _patient(key: str, images: list[ImageRef]) -> Patient:

@@ -261,7 +261,8 @@ class LedgerFile:
 
     def pseudonym(self, person: str) -> bytes:
         """Returns the keyed hash of a person's id: useless without this file."""
-        return hmac.digest(self._chain.key, person.encode(), "sha256")[:PSEUDONYM_BYTES]
+        said = person.encode("utf-8", "surrogatepass")  # an id may be a file's name that is no UTF-8
+        return hmac.digest(self._chain.key, said, "sha256")[:PSEUDONYM_BYTES]
 
     def _admitted(
         self,

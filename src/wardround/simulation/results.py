@@ -118,9 +118,10 @@ def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[obj
     places: list[tuple[str, tuple[Patient, ...]]] = [("test", materials.split.test)]
     places += [("validation", materials.split.validation), *materials.split.hospitals.items()]
     rows = [
-        (hmac.new(key, patient.id.encode(), hashlib.sha256).hexdigest()[:16], place, len(patient.images))
+        (hmac.new(key, said, hashlib.sha256).hexdigest()[:16], place, len(patient.images))
         for place, patients in places
         for patient in patients
+        for said in [patient.id.encode("utf-8", "surrogatepass")]  # it may be a file's name that is no UTF-8
     ]
     return ("patient", "place", "images"), sorted(rows)
 
