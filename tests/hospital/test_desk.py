@@ -15,7 +15,7 @@ from tests.errors import raises_code
 from tests.hospital.deployed import COORDINATOR, finished, make_folders, study_of
 
 from wardround.config.site import read_policy, read_site
-from wardround.errors import FederationError, MachineError
+from wardround.errors import FederationError, LedgerError, MachineError
 from wardround.federation.messages import (
     Answer,
     Failure,
@@ -126,6 +126,27 @@ def test_the_same_bytes_after_a_restart_have_the_same_bytes_at_no_charge(north):
     with Desk(north) as desk:
         assert desk.answer(message) == first
         assert asked(desk, ONE, GiveReceipt()).releases == 1
+
+
+@pytest.mark.parametrize("next_study", [ONE, OTHER], ids=["this study", "the next one"])
+def test_a_ledger_put_back_with_its_mark_is_refused_by_the_notes_of_what_was_sent(north, next_study):
+    """What was sent and is charged no more would be forgotten: of its own study, and of every later one."""
+    files, copies = [north / "ledger.sqlite", north / "ledger.sqlite.mark"], []
+    for study in (ONE, OTHER):
+        accepted(north, study)
+    with Desk(north) as desk:
+        weights = desk.open(ONE.digest).agent.workbench.initial_weights
+        desk.open(OTHER.digest)
+        for round in (1, 2):
+            copies = [file.read_bytes() for file in files]
+            assert isinstance(asked(desk, ONE, GradientSum(weights), round, exchange=round), Answer)
+    for file, copy in zip(files, copies, strict=True):
+        file.write_bytes(copy)
+    with Desk(north) as desk:
+        refused = Failure(FailureCode.REFUSED_STUDY, Stage.ADMISSION)
+        assert asked(desk, next_study, GradientSum(weights), 1, exchange=9) == refused
+        with raises_code(LedgerError, "ledger-older"):
+            desk.open(next_study.digest)
 
 
 @pytest.mark.parametrize("message", [b"", b"garbage", b"wardround\0" + bytes(40)])

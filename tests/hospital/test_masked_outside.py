@@ -120,7 +120,7 @@ def test_a_hospital_started_again_within_an_attempt_asks_for_a_new_one(make_hosp
     message, _ = hospitals.sent["north", step]
     hospitals.start("north")
     if step is Upload:
-        (hospitals.folders["north"] / "memory" / hospitals.study.digest / "reply").unlink()
+        (hospitals.folders["north"] / "memory" / hospitals.study.digest / "answered").unlink()
         hospitals.start("north")
     reply = decode_reply(hospitals.by_name["north"].answer(message), Limits())
     assert reply == Failure(FailureCode.REFUSED_ATTEMPT, Stage.ADMISSION)

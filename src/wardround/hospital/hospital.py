@@ -108,7 +108,7 @@ class Hospital:
             encoded = encode_reply(reply)
             match reply:
                 case Answer() | Uploaded():
-                    self.replies.keep(asked, encoded)
+                    self.replies.keep(asked, encoded, self.agent.account.position()[1])
                 case Signed():
                     self.replies.say(asked, encoded, first=isinstance(request.work, Announce))
                 case _:

@@ -32,7 +32,7 @@ from wardround.hospital.examined.patients import examined_of, set_aside
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.memory import Memory
 from wardround.hospital.kept.notes import Notes
-from wardround.hospital.kept.replies import Replies
+from wardround.hospital.kept.replies import Replies, heads_in
 from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.pictures import Progress, device_of, read_images, workbench_of
 from wardround.hospital.policy import Policy
@@ -93,6 +93,8 @@ def open_hospital(
     workbench = workbench_of(own, images, network, progress=progress)
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
         set_limit(ledgers, policy)
+        for head in heads_in(folder / "memory"):
+            ledgers.check_contains(head)
         _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
         with ledgers.transaction():  # a study that is refused in here keeps nothing of its patients' budget back
             training, tested = set_aside(images.patients, study)

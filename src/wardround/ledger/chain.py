@@ -91,9 +91,14 @@ class Chain:
         self.book()
         self.store.check_nothing_removed()
         self.store.check_mark()
-        if expected_head is not None and expected_head != GENESIS and not self.store.contains(expected_head):
+        if expected_head is not None:
+            self.check_contains(expected_head)
+
+    def check_contains(self, head: str) -> None:
+        """Raises LedgerError unless a line, or the start, has this hash, kept from an earlier `position`."""
+        if head != GENESIS and not self.store.contains(head):
             raise LedgerError(
-                f"Ledger {self.store.path} must contain the line {expected_head[:12]}… seen before, and does not. The "
+                f"Ledger {self.store.path} must contain the line {head[:12]}… seen before, and does not. The "
                 "file is an older copy: restore the latest one.",
                 code="ledger-older",
             )

@@ -224,6 +224,10 @@ class LedgerFile:
         """Returns the hash of the last of so many lines; None if there are fewer."""
         return self._chain.head_after(entries)
 
+    def check_contains(self, head: str) -> None:
+        """Refuses an older copy of the ledger; see `Chain.check_contains`."""
+        self._chain.check_contains(head)
+
     def verify(self, expected_head: str | None = None) -> None:
         """Walks the whole chain anew; see `Chain.verify`."""
         self._chain.verify(expected_head)

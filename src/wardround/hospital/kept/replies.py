@@ -1,7 +1,8 @@
 """Requests of a study that a hospital has answered: no attempt has two contents, and a repetition has one reply.
 
     asked.json   the last attempt at each round and purpose, and a digest of what it asked: on disk before the charge
-    reply        the last reply that was charged for, behind the digest of its request: on disk before it is sent
+    answered     the last reply that was charged for, behind the digest of its request and the ledger's head after the
+                 charge: on disk before it is sent
     exchanges    the last exchange of each coordinator's key, the study's first: on disk before its first answer, and
                  before one that is charged for alone or replaces a file
 
@@ -9,16 +10,18 @@ A courier delivers a message at least once, and an answer may be lost after its 
 answered with the same bytes, at no charge, by a hospital that was started again as well. Only the last reply that was
 charged for is kept. A repetition that finds none (the hospital was killed between charge and reply, or a later round
 was answered since) is an attempt that was charged and cannot be sent again: it is answered anew and charged as a
-further one, as far as the study's spare attempts reach.
+further one, as far as the study's spare attempts reach. A ledger that lacks a head was put back to an earlier copy:
+what was sent since would be charged no more (`heads_in`).
 
 Released: nothing but bytes that were released before. Neither file is sent.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
+from wardround.boundary.machine import machine_faults
 from wardround.boundary.private import make_private_folder
 from wardround.errors import FederationError, RecordError
 from wardround.secure_aggregation.keys.key_files import write_key_file
@@ -26,8 +29,9 @@ from wardround.secure_aggregation.keys.key_files import write_key_file
 OTHER_COORDINATOR = "federation-other-coordinator"
 """Code of the error of a request by a coordinator who is not the study's."""
 
-_ASKED, _REPLY, _EXCHANGES = "asked.json", "reply", "exchanges.json"
+_ASKED, _REPLY, _EXCHANGES = "asked.json", "answered", "exchanges.json"
 _MOST_REPLY_BYTES = 1 << 32
+_HASH_BYTES = 32
 
 
 class Replies:
@@ -97,7 +101,7 @@ class Replies:
     def again(self, asked: bytes) -> bytes | None:
         """Returns the reply that a request of this SHA-256 was answered with, where it is kept; else None."""
         if self._reply.startswith(asked):
-            return self._reply[len(asked) :]
+            return self._reply[2 * _HASH_BYTES :]
         return self._said.get(asked)
 
     def allows(self, place: str, attempt: int, asked: bytes) -> bool:
@@ -116,9 +120,12 @@ class Replies:
         self._asked[place] = (attempt, asked.hex())
         self._write(_ASKED, json.dumps(self._asked).encode())
 
-    def keep(self, asked: bytes, reply: bytes) -> None:
-        """Keeps a reply that was charged for instead of the one before; on disk before this returns."""
-        self._reply = asked + reply
+    def keep(self, asked: bytes, reply: bytes, head: str) -> None:
+        """Keeps a reply that was charged for instead of the one before; on disk before this returns.
+
+        `head`: of the ledger with that charge.
+        """
+        self._reply = asked + bytes.fromhex(head) + reply
         self._write(_REPLY, self._reply)
 
     def say(self, asked: bytes, reply: bytes, *, first: bool) -> None:
@@ -151,3 +158,10 @@ class Replies:
                 "restore them, or start a new study.",
                 code="record-replies",
             ) from None
+
+
+def heads_in(memory: Path) -> Iterator[str]:
+    """Yields the head of the hospital's ledger after the last charge of each study that has notes in a folder."""
+    for path in memory.glob(f"*/{_REPLY}"):
+        with machine_faults(path), path.open("rb") as file:
+            yield file.read(2 * _HASH_BYTES)[_HASH_BYTES:].hex()
