@@ -38,6 +38,16 @@ def test_a_study_is_reviewed_and_accepted(wardround, north, tmp_path):
     assert "[accepted]" in (north / "accepted" / f"{STUDY.digest}.toml").read_text()
 
 
+def test_a_study_that_was_changed_after_its_review_is_not_accepted(wardround, north, tmp_path):
+    changed = study_of(ALONE, {"rounds": 3})
+    (tmp_path / "study.toml").write_text(changed.to_toml())
+    accept = ("agent", "accept", tmp_path / "study.toml", "--home", north, "--digest")
+    assert wardround(*accept, STUDY.digest).error.code == "study-other-digest"
+    assert wardround(*accept, changed.digest[:12]).error.code == "study-other-digest", "all of it, or nothing"
+    assert not (north / "accepted").exists() or not list((north / "accepted").glob(f"{changed.digest}*"))
+    assert wardround(*accept, changed.digest).code == 0
+
+
 def test_a_study_that_the_policy_forbids_is_not_accepted(wardround, north, tmp_path):
     with (north / "policy.toml").open("a") as file:
         file.write("least_hospitals = 9\n")

@@ -101,15 +101,26 @@ def accept(
     by: Annotated[
         str | None, typer.Option("--by", help="Who accepts it; default: the user of this machine.")
     ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option("--digest", help="As review printed it: a file that was changed since is refused."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Accept a study: from now on the agent answers for it."""
     import getpass
 
     from wardround.config import read_study
+    from wardround.errors import StudyError
     from wardround.hospital.accepted import accept as accept_study
 
     read, person = read_study(study), by or getpass.getuser()
+    if digest not in (None, read.digest):
+        raise StudyError(
+            f"`--digest` must be that of the study file, {read.digest}, got {digest}: another file was reviewed. "
+            "Review this one.",
+            code="study-other-digest",
+        )
     path = accept_study(home, *_own(home), read, by=person)
     found = {"study": read.study.name, "digest": read.digest, "by": person, "file": str(path)}
     tell(as_json, found, f"{read.study.name} is accepted by {person}, digest {read.digest}", str(path))
