@@ -18,6 +18,10 @@ from tests.transport.consortium import NAMES
 from tests.transport.sockets import connected, frame_from, serving
 from tests.transport.test_watched import wait_until
 
+from wardround.errors import FederationError
+from wardround.federation.wire.signatures import Arrived, CoordinatorKeys, HospitalKeys
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.transport.frames import Kind, framed
 
 pytestmark = pytest.mark.thorough
@@ -128,6 +132,15 @@ def left(flare, name):
     wait_until(lambda: name not in served(flare), patience_s=120.0)
 
 
+def ordered(folder, **order):
+    """What came of an order to the hostile site."""
+    (folder / "found.json").unlink(missing_ok=True)
+    (folder / "order.tmp").write_text(json.dumps({"message": "no frame"} | order))
+    (folder / "order.tmp").rename(folder / "order.json")
+    wait_until((folder / "found.json").exists, patience_s=120.0)
+    return json.loads((folder / "found.json").read_text())
+
+
 def test_a_site_neither_hands_messages_to_another_nor_drops_its_exchange(flare, tmp_path, short_path):
     """FLARE carries what one site's job writes to another's job, which answers the coordinator's alone."""
     flare.wait()
@@ -153,11 +166,41 @@ def test_a_site_neither_hands_messages_to_another_nor_drops_its_exchange(flare, 
         thread.start()
         try:
             wait_until(lambda: got)
-            (tmp_path / "order.json").write_text(json.dumps([asked]))
-            wait_until((tmp_path / "found.json").exists, patience_s=120.0)
+            assert ordered(tmp_path, sites=[asked]) == {asked: ["invalid_request", None, 0]}
         finally:
             release.set()
             thread.join()
-    assert json.loads((tmp_path / "found.json").read_text()) == {asked: ["invalid_request", None, 0]}
     assert got == [b"honest"], "once: it was not dropped, and nothing of the other site came"
     assert honest == [(Kind.MESSAGE, b"honest")]
+
+
+def test_a_site_that_has_left_writes_under_the_servers_name_and_is_not_believed(flare, tmp_path, short_path):
+    """FLARE 2.9 ties an origin to a token as long as it knows the token; then the signature alone tells."""
+    flare.wait()
+    asked, other = NAMES[:2]
+    coordinator, own = SigningKey.new(system_entropy), SigningKey.new(system_entropy)
+    [honest] = CoordinatorKeys(coordinator, {asked: own.public}).sign(b"honest", [asked], 1)
+    keys, got = HospitalKeys(Identity(asked, own)), list[bytes | str]()
+
+    def answer(message):
+        try:
+            got.append(bytes(keys.open(Arrived.of(message), [coordinator.public]).body))
+        except FederationError as error:
+            got.append(error.code)
+        return b"answer"
+
+    flare.link(asked).unlink(missing_ok=True)
+    flare.link(asked).symlink_to(short_path / "s")
+    with hostile(flare, other, tmp_path), serving(short_path / "s", answer, patience_s=240.0):
+        order = {"sites": [asked], "message": framed(b"forged").decode(), "origin": "server"}
+        assert ordered(tmp_path, **order) == {asked: ["timeout", None, 0]}
+        assert got == [], "FLARE's server knows the token, and that it is not the server's"
+        for _ in range(10):  # a heartbeat in between makes the site known again
+            assert ordered(tmp_path, **order, quits=True) == {asked: ["timeout", None, 0]}, "no answer comes back"
+            if got:
+                break
+        assert set(got) == {"federation-message"}
+        with connected(flare.socket_of(asked)) as link:
+            link.sendall(framed(honest.content))
+            assert frame_from(link) == (Kind.MESSAGE, b"answer")
+        assert got[-1] == b"honest"
