@@ -143,9 +143,9 @@ def main() -> None:
         courier.write_job(job, sites)
         config = job / "app" / "config"
         arguments = {"parameters": parameters, "rounds": rounds, "clients": clients, "messages": messages}
-        _change(config / "config_fed_server.json", "workflows", {"path": f"{_HERE}.Averaging", "args": arguments})
+        change(config / "config_fed_server.json", "workflows", {"path": f"{_HERE}.Averaging", "args": arguments})
         executor = {"path": f"{_HERE}.Answering", "args": {}}
-        _change(config / "config_fed_client.json", "executors", {"tasks": ["train"], "executor": executor})
+        change(config / "config_fed_client.json", "executors", {"tasks": ["train"], "executor": executor})
 
     vars(up)["write_job"] = write_job
     allowed = {"coordinator": f"{_HERE}.Averaging", "site": f"{_HERE}.Answering"}
@@ -157,7 +157,7 @@ def main() -> None:
         up.up(kit, agent=folder / "none")
 
 
-def _change(path: Path, part: str, changed: dict[str, Any]) -> None:
+def change(path: Path, part: str, changed: dict[str, Any]) -> None:
     document = json.loads(path.read_text())
     document[part][0].update(changed)
     path.write_text(json.dumps(document))
