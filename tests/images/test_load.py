@@ -15,7 +15,7 @@ from wardround.images.layouts.chest_xray import patient_of_name
 from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.layouts.readers import LAYOUTS
 from wardround.images.listing import NO_OPTIONS
-from wardround.images.load import load_images
+from wardround.images.load import list_entries, load_images
 from wardround.images.rows import pixels
 from wardround.images.store import Store, open_store
 from wardround.images.table import read_metadata
@@ -217,3 +217,10 @@ class TestRealChestXrays:
         labels = [label for patient in subtypes.patients for label in patient.labels]
         assert [labels.count(label) for label in range(3)] == [1572, 2752, 1485], "31 copies less"
         assert decodings == [5840]
+
+
+def test_a_table_of_another_name_beside_pictures_is_pointed_at(tmp_path):
+    (tmp_path / "labels.csv").write_text("filename,diagnosis\n")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "one.png")
+    with pytest.raises(DataError, match=r"A table such as labels\.csv is read by the layout manifest"):
+        list_entries("folder", open_store(tmp_path), None)

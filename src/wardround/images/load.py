@@ -299,4 +299,11 @@ def _elsewhere(layout: str, store: Store) -> str:
     others = ", ".join(name for name in LAYOUTS if name != layout)
     tops = sorted({name.split("/", 1)[0] + "/" * ("/" in name) for name in store.names()})
     found = shortened(tops) or "nothing"
-    return f"In {store.root} lies: {found}. Correct the folder, or choose another layout ({others})."
+    tables = [name for name in tops if name.lower().endswith((".csv", ".tsv"))]
+    table = (
+        f" A table such as {tables[0]} is read by the layout manifest, as manifest.csv or by `[site] labels`, if its "
+        "columns are image, patient and label."
+        if tables
+        else ""
+    )
+    return f"In {store.root} lies: {found}.{table} Correct the folder, or choose another layout ({others})."
