@@ -328,6 +328,16 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         read_study(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"), [({}, "provenance is missing"), ({"hash": ""}, "unknown key model.own")]
+)
+def test_a_fault_in_a_section_that_may_be_left_out_is_named(tiny_study, more, said):
+    raw = tiny_study().model_dump(mode="json", exclude_unset=True)
+    raw["model"] = {"name": "features", "own_encoder": {"file": "a.onnx", "sha256": "0" * 64, **more}}
+    with pytest.raises(StudyError, match=said):
+        parse_study(raw)
+
+
 def test_the_schema_explains_every_key():
     schema = Study.model_json_schema()
     json.dumps(schema, allow_nan=False)

@@ -43,6 +43,11 @@ def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None
             f"A study file must exist, got {path}; check the path or copy one from examples/.",
             code="study-no-file",
         ) from None
+    except IsADirectoryError:
+        raise StudyError(
+            f"A study must be a file, got the folder {path}. Give the study.toml of a run's folder, or another file.",
+            code="study-unreadable",
+        ) from None
     except (OSError, Unfit) as error:
         raise StudyError(
             f"A study file must be readable text, got {path} ({error}).", code="study-unreadable"
@@ -187,4 +192,6 @@ def _place(
             section = None
             if isinstance(annotation, type) and issubclass(annotation, Section):
                 section = annotation
+            elif len(kinds) == 1:  # a section that may be left out, and no sum of kinds
+                section, kinds = kinds[0], ()
     return parts, section, others
