@@ -148,6 +148,15 @@ def test_rows_of_a_graph_are_its_pooled_features(study_of, graph_file):
     np.testing.assert_allclose(found, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-5)
 
 
+def test_rows_of_a_graph_are_centred_with_a_head_of_their_own(study_of, graph_file):
+    """A session of ONNX Runtime cannot be copied, and needs not be: rows are kept."""
+    bench = gather(study_of(graph_file), Silent()).workbench
+    centred = bench.centred(np.full(bench.initial_weights.size, 0.05, np.float32))
+    assert centred.network.trained is not bench.network.trained
+    assert centred.kept_inputs.shape == bench.kept_inputs.shape
+    assert not torch.equal(centred.kept_inputs, bench.kept_inputs)
+
+
 @pytest.mark.parametrize("kind", ["catalogue_file", "graph_file"])
 def test_a_file_of_another_hash_is_refused(request, study_of, kind):
     study = study_of(request.getfixturevalue(kind), sha256="0" * 64)

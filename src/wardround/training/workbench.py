@@ -127,8 +127,11 @@ class Workbench:
             return self
         if self._centred is None or not np.array_equal(self._centred[0], centre):
             inputs = centred_inputs(self.network, self._inputs, centre)
-            network, pixels = copy.deepcopy(self.network), self._pixels  # evaluations load weights into this one
-            bench = Workbench(network, pixels, self._loss, self._memory_bytes, inputs=inputs, device=self.device)
+            # Evaluations load weights into the trained part; a session of ONNX Runtime before it cannot be copied.
+            network = replace(self.network, trained=copy.deepcopy(self.network.trained))
+            bench = Workbench(
+                network, self._pixels, self._loss, self._memory_bytes, inputs=inputs, device=self.device
+            )
             self._centred = (centre, bench)
         return self._centred[1]
 
