@@ -187,6 +187,7 @@ _KINDS: dict[str, type[Event]] = {
     "none": NoEvent,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def to_json(event: Event) -> JsonDict:
@@ -232,7 +233,7 @@ def from_json(data: Mapping[str, object]) -> Event:
 
 def canonical_json(data: Mapping[str, object]) -> str:
     """Returns the one text of a JSON object that is hashed and compared: sorted keys, no spaces, ASCII."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(data)
 
 
 def _read(data: Mapping[str, Any], name: str) -> Any:

@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ class Agent:
         _log.error("%s cannot read its notes for round %d: %s", self.name, request.round, error)
         return Failure(FailureCode.DATA, Stage.ADMISSION)
 
-    @property
+    @cached_property
     def correlated(self) -> CorrelatedRounds | None:
         """Its notes of a run whose rounds share their noise; None where they do not."""
         correlation = correlation_of(self.plan.training)

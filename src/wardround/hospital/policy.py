@@ -26,6 +26,9 @@ COUNTS = (CountPatients, CountClasses)
 COUNT_PURPOSES = frozenset(work.name for work in COUNTS)
 """Purposes of the ledger entries that pay for counts."""
 
+_FREE = (SayHello, GiveReceipt, Finish, Confirm, Upload, Receive)
+"""Facts of a hospital's own, and steps of an attempt that it announced itself for."""
+
 
 def computed(work: Work) -> Work:
     """Returns the work that is computed: of an announcement, the work whose sum is formed under masks."""
@@ -65,8 +68,8 @@ class Policy:
         work, round = computed(request.work), request.round
         if request.study != self.study or not 0 <= round <= self.rounds + 1:
             return False
-        if isinstance(work, SayHello | GiveReceipt | Finish | Confirm | Upload | Receive):
-            return True  # facts of its own, and steps of an attempt that it announced itself for
+        if isinstance(work, _FREE):
+            return True
         if isinstance(work, Evaluate):  # of the final model, after the last round
             return round == self.rounds + 1 and self.asks(work, round)
         return (

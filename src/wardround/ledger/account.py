@@ -9,7 +9,7 @@ certificate, and as doing less never costs more, every later charge inside them 
 again. The counts are read anew inside every transaction, so what another process charged in between is part of it.
 """
 
-from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from wardround.ledger.book import Part
 from wardround.ledger.chain import Chain
 from wardround.ledger.entry import Answered, Charge, Ended, LimitSet
 
+Counts = Mapping[LeafEvent, int]
+"""How often each leaf event was charged, or may be."""
+
 
 class Account:
     """One hospital's account in one run; made by `LedgerFile.begin`.
@@ -35,7 +38,7 @@ class Account:
     def __init__(self, chain: Chain, begun: int, admitted: npt.NDArray[np.bool_]) -> None:
         self.begun, self.admitted = begun, admitted
         self._chain = chain
-        self._certified: Counter[LeafEvent] = Counter()
+        self._certified: Counts = {}
 
     def charge(self, event: Event, *, release: str, purpose: str, planned: int = 1) -> None:
         """Writes down what is about to be released; only after it returns may anything be released.
@@ -156,12 +159,11 @@ class Account:
         return self._chain.book().parts[self.begun]
 
     def _check_affordable(self, part: Part, event: Event, planned: int) -> None:
-        one = Counter(dict(leaves(event)))
-        after = part.counts + one
+        after = _plus(part.counts, event)
         if not _covers(self._certified, after):
-            foreseen = Counter(dict(leaves(part.begun.foreseen)))
+            foreseen: Counts = dict(leaves(part.begun.foreseen))
             if not _covers(foreseen, after):
-                foreseen = _plus(part.counts, one, planned)
+                foreseen = _plus(part.counts, event, planned)
             if self._epsilon_of(part, foreseen) <= part.begun.epsilon:
                 self._certified = foreseen
             else:
@@ -170,7 +172,7 @@ class Account:
                     event_of_leaves(sorted_leaves(part.counts)), event, begun.epsilon, begun.delta,
                     accountant=begun.accountant, at_most=planned,
                 )  # fmt: skip
-                self._certified = _plus(part.counts, one, affordable)
+                self._certified = _plus(part.counts, event, affordable)
         if not _covers(self._certified, after) or not self._is_kept(part, after):
             raise BudgetExhausted(
                 f"Hospital {part.begun.hospital} must stay within epsilon {part.begun.epsilon:g} at delta "
@@ -179,14 +181,14 @@ class Account:
                 "spend more."
             )
 
-    def _is_kept(self, part: Part, after: Counter[LeafEvent]) -> bool:
+    def _is_kept(self, part: Part, after: Counts) -> bool:
         """Returns whether what was kept for this run covers these charges; a public fact, the same for every person.
 
         Other charges than those foreseen are covered where they diverge no more at any order, and cost no more.
         """
         limit = self._chain.limit
         foreseen = leaves(part.begun.foreseen)
-        if limit is None or _covers(Counter(dict(foreseen)), after):
+        if limit is None or _covers(dict(foreseen), after):
             return True
         bound, items = RenyiFilter(limit.epsilon, limit.delta), sorted_leaves(after)
         kept = bool((bound.divergences(items) <= bound.divergences(foreseen)).all())
@@ -197,13 +199,16 @@ class Account:
         )
 
     @staticmethod
-    def _epsilon_of(part: Part, counts: Counter[LeafEvent]) -> float:
+    def _epsilon_of(part: Part, counts: Counts) -> float:
         return epsilon_of(event_of_leaves(sorted_leaves(counts)), part.begun.delta, part.begun.accountant)
 
 
-def _covers(certified: Counter[LeafEvent], counts: Counter[LeafEvent]) -> bool:
-    return all(count <= certified[leaf] for leaf, count in counts.items())
+def _covers(certified: Counts, counts: Counts) -> bool:
+    return all(count <= certified.get(leaf, 0) for leaf, count in counts.items())
 
 
-def _plus(counts: Counter[LeafEvent], one: Counter[LeafEvent], times: int) -> Counter[LeafEvent]:
-    return counts + Counter({leaf: count * times for leaf, count in one.items()})
+def _plus(counts: Counts, event: Event, times: int = 1) -> Counts:
+    total = dict(counts)
+    for leaf, count in leaves(event):
+        total[leaf] = total.get(leaf, 0) + count * times
+    return total

@@ -117,10 +117,12 @@ class Book:
                 self._refine(sequence, cohort if cohort is not None else np.zeros(0, dtype=np.int64))
             case Charge():
                 part = self._part(entry.begun)
-                one = dict(leaves(entry.event))
-                part.counts.update(one)
+                one, times = leaves(entry.event), 0
+                for leaf, count in one:
+                    part.counts[leaf] += count
+                    times += count
+                part.purposes[entry.purpose] += times
                 part.releases[entry.release] = (entry.attempt, entry.event)
-                part.purposes[entry.purpose] += sum(one.values())
                 part.charged[entry.purpose] += 1
                 if one:
                     part.released.append(entry.release)

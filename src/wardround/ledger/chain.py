@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +106,9 @@ class Chain:
         """Returns all lines, oldest first."""
         return [entry_of(body) for _, _, body in self.store.lines(0)]
 
-    @staticmethod
-    def now() -> str:
-        """Returns the time, as lines have it."""
-        return datetime.now(UTC).isoformat(timespec="milliseconds")
+    def now(self) -> str:
+        """Returns the time at which the open transaction began, as lines have it."""
+        return self.store.began
 
     def enrolled(self, book: Book, pseudonyms: Sequence[bytes]) -> Persons:
         """Returns the places of persons, inside the open transaction; new ones are added."""

@@ -15,7 +15,7 @@ The first line follows `GENESIS`. Changing, dropping or reordering any line brea
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias, get_args
 
@@ -154,14 +154,17 @@ _KINDS: dict[str, type[Entry]] = {each.kind: each for each in get_args(Entry)}
 def body_of(entry: Entry) -> str:
     """Returns the text of a line, as it is hashed and kept."""
     data: JsonDict = {"kind": entry.kind}
-    for field in fields(entry):
-        value = getattr(entry, field.name)
-        if field.name in ("event", "foreseen"):
-            value = to_json(value)
-        elif field.name in ("epsilon", "delta"):
+    for name in entry.__slots__:
+        value = getattr(entry, name)
+        if name in ("event", "foreseen"):
+            value = _cached_json(value)
+        elif name in ("epsilon", "delta"):
             value = number_to_json(value)
-        data[field.name] = value
+        data[name] = value
     return canonical_json(data)
+
+
+_cached_json = lru_cache(maxsize=4096)(to_json)  # read only; a run charges the same event in every round
 
 
 def entry_of(body: str) -> Entry:

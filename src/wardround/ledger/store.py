@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,15 @@ Line = tuple[int, str, str]
 class LedgerStore:
     """Rows of one file. `generation` grows when lines are undone: what was taken in of them must be read anew.
 
+    `began` is the time of the open transaction: 10,000 charges of one write ask the clock once.
+
     The position is remembered until another connection has written to the file, which SQLite says
     (`PRAGMA data_version`), or until lines are undone.
     """
 
     def __init__(self, path: Path, busy_timeout_s: float) -> None:
         self.path = path
-        self.generation = 0
+        self.generation, self.began = 0, ""
         self._depth = 0
         self._appended = False
         self._position: tuple[int, str] | None = None
@@ -86,6 +89,7 @@ class LedgerStore:
             with self._explained():
                 self._connection.execute("BEGIN IMMEDIATE")
             self._depth, self._appended = 1, False
+            self.began = datetime.now(UTC).isoformat(timespec="milliseconds")
             try:
                 self._notice_others()
                 yield

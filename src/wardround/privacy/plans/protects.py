@@ -43,6 +43,8 @@ from wardround.work import (
     Work,
 )
 
+_MASKABLE = (NoisedCounts, NoisedGradients, NoisedHistograms)
+
 
 def protects(part: Part, work: Work) -> bool:
     """Returns whether a part's noise covers the answer to `work`.
@@ -69,8 +71,7 @@ def plan_protects(plan: Plan, work: Work) -> bool:
 
 
 def _masks(part: Part) -> bool:
-    kinds = NoisedCounts | NoisedGradients | NoisedHistograms
-    return isinstance(part, kinds) and isinstance(part.noise, DiscreteShares)
+    return isinstance(part, _MASKABLE) and isinstance(part.noise, DiscreteShares)
 
 
 def _covers(part: Part, work: Work) -> bool:
