@@ -1,5 +1,8 @@
 """Copies of one network in one pass against each copy alone, and networks that cannot be taken so."""
 
+from functools import partial
+from threading import Barrier
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,7 +54,8 @@ def batch_of(counts):
 
 
 def side_by_side(model, layout, weights, batch):
-    return sums_side_by_side(model, layout, cross_entropy, batch, [sum(counts) for counts in COUNTS], weights)
+    block = batch, [sum(counts) for counts in COUNTS], weights
+    return sums_side_by_side(model, layout, cross_entropy, [lambda: block])
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
@@ -69,6 +73,28 @@ def test_each_copy_gets_the_sum_of_its_own_patients_at_its_own_weights(is_frozen
         alone = plain_sum(model, layout, cross_entropy, mine, list)
         torch.testing.assert_close(vector, alone, rtol=1e-5, atol=1e-6)
         picture, patient = at.stop, patient + len(counts)
+
+
+def test_blocks_on_two_cores_give_what_they_give_on_one():
+    model, barrier = network(), Barrier(2, timeout=10)
+    layout = Layout.of(model)
+    batches = [batch_of(counts) for counts in COUNTS[:2]]
+    weights = [0.3 * torch.randn(layout.size) for _ in batches]
+
+    def block(at, *, together):
+        if together:
+            barrier.wait()  # until the other block is taken as well
+        return batches[at], [sum(COUNTS[at])], [weights[at]]
+
+    before = torch.get_num_threads()
+    one, two = (
+        sums_side_by_side(
+            model, layout, cross_entropy, [partial(block, at, together=cores > 1) for at in (0, 1)], cores
+        )
+        for cores in (1, 2)
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 Hospitals that a simulation holds in one process take local steps at weights that differ. A function that reads a
 trained parameter runs once for each hospital, on its part of the batch with its weights; every other function, and the
-walk through the modules, runs once for all.
+walk through the modules, runs once for all. Blocks of copies run on the cores side by side, a thread each: torch lets
+other threads in while a kernel runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakSet
 
@@ -18,7 +20,7 @@ from wardround.per_patient.batch import Loss, PatientBatch, losses_of
 from wardround.per_patient.guards.draws import drawing
 from wardround.per_patient.layers.standardised import standardised_convolution
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.process import one_at_a_time
+from wardround.per_patient.process import one_thread
 
 _PICTURE_BY_PICTURE = {
     F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
@@ -70,9 +72,12 @@ class _SideBySide(TorchFunctionMode):
         )
 
 
-@one_at_a_time()
+Block = tuple[PatientBatch, list[int], list[Tensor]]
+"""Pictures of some copies, one copy after the other, the number of each copy's, positive, and each one's weights."""
+
+
 def sums_side_by_side(
-    model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch, sizes: list[int], weights: list[Tensor]
+    model: nn.Module, layout: Layout, loss: Loss, blocks: Sequence[Callable[[], Block]], cores: int = 1
 ) -> list[Tensor] | None:
     """Returns the sum over each copy's patients of the gradient of each one's mean loss, (parameter,) each.
 
@@ -80,9 +85,8 @@ def sums_side_by_side(
         model: of which no picture's output depends on another picture; its own values are not read.
         layout: of the model.
         loss: loss of each picture, unreduced.
-        batch: pictures of all copies, one copy after the other.
-        sizes: number of pictures of each copy, positive.
-        weights: of each copy, (parameter,), float32.
+        blocks: make the copies of each pass, weights (parameter,), float32; at most one a core is in memory.
+        cores: threads that take a block each; a kernel has one thread.
 
     None where the network draws random numbers, or reads a trained parameter in a function that is not known to take
     picture by picture: such a network is asked once, and never again.
@@ -91,6 +95,26 @@ def sums_side_by_side(
     """
     if model in _ALONE or layout.dtype != torch.float32:
         return None
+    try:
+        with (
+            one_thread(),
+            drawing(None, layout.device) as watched,
+            ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            found = list(pool.map(lambda block: _sums(model, layout, loss, *block()), blocks))
+    except _Alone:
+        _ALONE.add(model)
+        return None
+    if watched.unforeseen:
+        _ALONE.add(model)
+        return None
+    return [vector for vectors in found for vector in vectors]
+
+
+def _sums(
+    model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch, sizes: list[int], weights: list[Tensor]
+) -> Sequence[Tensor]:
+    """Returns the sums of one block, in this thread."""
     parameters = list(layout.parameters.values())
     values = [own.clone().requires_grad_() for own in weights]
     copies = []
@@ -98,16 +122,8 @@ def sums_side_by_side(
         pieces = torch.split(own, [parameter.numel() for parameter in parameters])
         copies.append({id(p): piece.view(p.shape) for p, piece in zip(parameters, pieces, strict=True)})
     counts = torch.bincount(batch.patient, minlength=batch.num_patients)
-    try:
-        with torch.enable_grad(), drawing(None, layout.device) as watched:
-            with _SideBySide(parameters, copies, sizes):
-                output = model(batch.inputs)
-            losses = losses_of(loss, output, batch.labels, len(batch.inputs))
-            found = torch.autograd.grad((losses / counts[batch.patient]).sum(), values, materialize_grads=True)
-    except _Alone:
-        _ALONE.add(model)
-        return None
-    if watched.unforeseen:
-        _ALONE.add(model)
-        return None
-    return list(found)
+    with torch.enable_grad():
+        with _SideBySide(parameters, copies, sizes):
+            output = model(batch.inputs)
+        losses = losses_of(loss, output, batch.labels, len(batch.inputs))
+        return torch.autograd.grad((losses / counts[batch.patient]).sum(), values, materialize_grads=True)

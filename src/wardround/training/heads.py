@@ -78,26 +78,23 @@ class HeadSums:
         squares: squared norm of each row, float64, (picture,); NaN for a picture whose patient adds nothing.
         is_ordinal: its scores are those of grades.
         threads: that take batches side by side (`Batches.each`).
-
-    Attributes:
-        threads: as given.
     """
 
     def __init__(
         self, layer: nn.Linear, rows: Tensor, squares: Tensor, *, is_ordinal: bool = False, threads: int = 1
     ) -> None:
         self._shape, self._has_bias, self._is_ordinal = layer.weight.shape, layer.bias is not None, is_ordinal
-        self._rows, self._squares, self.threads = rows, squares, threads
+        self._rows, self._squares = rows, squares
         self._memory = torch.empty(_AT_ONCE, rows.shape[1])
         self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, 4 * rows.shape[1], threads)
 
     @classmethod
-    def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
+    def of(cls, network: Network, inputs: Tensor | None, loss: Loss, threads: int = 1) -> "HeadSums | None":
         """Returns the sums of a head on kept inputs, of classes or grades; None where the engine is needed.
 
         The choice follows from the network and the loss alone: the engine rounds otherwise, so that one patient who
         changed it would change every other patient's gradient. A patient with a row that is not finite, or longer than
-        10^30, adds exactly zero. As many threads take batches side by side as a kernel could take here.
+        10^30, adds exactly zero.
         """
         layer, is_ordinal = scoring_layer(network)
         if layer is None or inputs is None or loss is not cross_entropy or inputs.dtype != torch.float32:
@@ -111,7 +108,7 @@ class HeadSums:
         is_fit = squares <= _MOST_SQUARE
         if not is_fit.all():
             rows, squares = torch.where(is_fit[:, None], rows, 0.0), torch.where(is_fit, squares, torch.nan)
-        return cls(layer, rows, squares, is_ordinal=is_ordinal, threads=torch.get_num_threads())
+        return cls(layer, rows, squares, is_ordinal=is_ordinal, threads=threads)
 
     @in_single_precision()
     def sums(

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 
 import numpy as np
@@ -23,7 +23,7 @@ from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import in_single_precision, one_thread
-from wardround.per_patient.side_by_side import sums_side_by_side
+from wardround.per_patient.side_by_side import Block, sums_side_by_side
 from wardround.per_patient.slow_path import plain_sum
 from wardround.training.augment.augmentation import Augmentation, Keys, views
 from wardround.training.centring import centred_inputs
@@ -65,10 +65,10 @@ class Workbench:
             whole encoding; evaluation reads all. None trains on all.
         device: of `gradient_sums`, of a network that the engine takes, and of answers; results come back from it
             (`wardround.training.device`). It gets a copy of the trained part, and `network` stays where it is.
+        cores: that batches may be spread over while torch gives a kernel one thread; as many as it has threads now.
 
     Attributes:
         network: the network, with the weights of the last call on the processor.
-        device: as given.
         initial_weights: the weights it was built with, (parameter,).
     """
 
@@ -84,11 +84,13 @@ class Workbench:
         inputs: Tensor | None = None,
         lattice: Lattice | None = None,
         device: torch.device = CPU,
+        cores: int | None = None,
     ) -> None:
         self.network, self._pixels, self._masks, self._loss, self.device = network, pixels, masks, loss, device
         self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
+        self._cores = torch.get_num_threads() if cores is None else cores
         self._there = network.trained if device == CPU else copy.deepcopy(network.trained).to(device)
         self._trained = {m: [p for p in m.parameters() if p.requires_grad] for m in (network.trained, self._there)}
         self._loaded: tuple[nn.Module, Vector] | None = None
@@ -99,7 +101,7 @@ class Workbench:
         self._slotted: Slotted | None = None
         self._inputs = encoded(network, pixels) if network.encode_once and inputs is None else inputs
         self._centred: tuple[Vector, Workbench] | None = None
-        self._head = HeadSums.of(network, self._inputs, loss) if augmentation.is_identity else None
+        self._head = HeadSums.of(network, self._inputs, loss, self._cores) if augmentation.is_identity else None
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -130,8 +132,9 @@ class Workbench:
             # Evaluations load weights into the trained part; a session of ONNX Runtime before it cannot be copied.
             network = replace(self.network, trained=copy.deepcopy(self.network.trained))
             bench = Workbench(
-                network, self._pixels, self._loss, self._memory_bytes, inputs=inputs, device=self.device
-            )
+                network, self._pixels, self._loss, self._memory_bytes,
+                inputs=inputs, device=self.device, cores=self._cores,
+            )  # fmt: skip
             self._centred = (centre, bench)
         return self._centred[1]
 
@@ -201,17 +204,19 @@ class Workbench:
             return None
         self._train(self._there)
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
-        sums = [ClippedSum(torch.zeros(own.size), math.inf) for own in weights]
-        most = max(1, _PIXELS_SHARED // max(1, int(np.prod(self._pixels.shape[2:]))))
-        for first, last in patient_ranges(counts, min(self._at_once, most)):
+        shared = _PIXELS_SHARED // max(1, int(np.prod(self._pixels.shape[2:])))
+        most = max(1, min(self._at_once, shared, -(-sum(counts) // self._cores)))
+
+        def block(first: int, last: int) -> Block:
             [(batch, _)] = self._batches([samples[place] for place in drawn[first:last]], 0)
-            own = [torch.from_numpy(weights[place]) for place in drawn[first:last]]
-            found = sums_side_by_side(self._there, self._layout, loss, batch, counts[first:last], own)
-            if found is None:
-                return None
-            for place, vector in zip(drawn[first:last], found, strict=True):
-                sums[place] = ClippedSum(vector, math.inf)
-        return sums
+            return batch, counts[first:last], [torch.from_numpy(weights[place]) for place in drawn[first:last]]
+
+        blocks = [partial(block, *ends) for ends in patient_ranges(counts, most)]
+        found = sums_side_by_side(self._there, self._layout, loss, blocks, self._cores)
+        if found is None:
+            return None
+        of = dict(zip(drawn, found, strict=True))
+        return [ClippedSum(of.get(at, torch.zeros(own.size)), math.inf) for at, own in enumerate(weights)]
 
     @property
     def head(self) -> HeadSums:
@@ -238,8 +243,8 @@ class Workbench:
         layer, is_ordinal = scoring_layer(self.network)
         if self._head is None or self._inputs is None or layer is None:
             return None
-        has_bias, threads = layer.bias is not None, self._head.threads
-        return ExactHead(layer.out_features, self._inputs, has_bias, is_ordinal=is_ordinal, threads=threads)
+        has_bias = layer.bias is not None
+        return ExactHead(layer.out_features, self._inputs, has_bias, is_ordinal=is_ordinal, threads=self._cores)
 
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
@@ -336,8 +341,7 @@ class Workbench:
         """
         most = self._at_once if at_once is None else min(at_once, self._at_once)
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
-        names = [key for sample in samples for key in sample.patients.keys[sample.chosen].tolist()]
-        if not names:
+        if not (names := [key for of in samples for key in of.patients.keys[of.chosen].tolist()]):
             return
         rows = np.concatenate([part.rows for part in drawn])
         keys = np.concatenate([part.keys for part in drawn])
