@@ -131,10 +131,8 @@ class Workbench:
             inputs = centred_inputs(self.network, self._inputs, centre)
             # Evaluations load weights into the trained part; a session of ONNX Runtime before it cannot be copied.
             network = replace(self.network, trained=copy.deepcopy(self.network.trained))
-            bench = Workbench(
-                network, self._pixels, self._loss, self._memory_bytes,
-                inputs=inputs, device=self.device, cores=self._cores,
-            )  # fmt: skip
+            given = network, self._pixels, self._loss, self._memory_bytes
+            bench = Workbench(*given, inputs=inputs, device=self.device, cores=self._cores)
             self._centred = (centre, bench)
         return self._centred[1]
 
