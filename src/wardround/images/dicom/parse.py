@@ -25,7 +25,9 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_INFLATED_BYTES = 300_000_000
 """A data set that was deflated as a whole is unpacked to at most as much."""
 
-_HEAD_BYTES = 128 << 10
+_HEAD_BYTES = (16 << 10, 128 << 10)
+"""First bytes in which a header is sought, one after another: most are shorter than the first."""
+
 _PIXELS = (0x7FE00001, 0x7FE00002, 0x7FE00010)
 """Offsets of frames, their lengths, and the pixels."""
 
@@ -68,7 +70,7 @@ def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Data
     """
     tags = [tag_of(keyword) for keyword in keywords]
     size = store.size(name)
-    for length in (_HEAD_BYTES, MAX_HEADER_BYTES):
+    for length in (*_HEAD_BYTES, MAX_HEADER_BYTES):
         head = store.head(name, length)
         if not is_dicom(head):
             return None

@@ -43,7 +43,7 @@ _Physical = npt.NDArray[np.float64]
 
 
 def stored(found: "Dataset", frame: int | None = None) -> _Array:
-    """Returns decoded pixels, (rows, columns[, 3]) of one frame, or (frames, rows, columns) of all.
+    """Returns decoded pixels, (rows, columns[, 3]) of one frame, or (frames, rows, columns) of all; not to be written.
 
     Of a cell only the bits up to HighBit are read, BitsStored of them. Source: DICOM PS3.5 8.1.1.
 
@@ -69,7 +69,7 @@ def stored(found: "Dataset", frame: int | None = None) -> _Array:
             plugin = "pylibjpeg"  # pydicom's own decoder, which is asked next, makes room for all that is claimed
     has_cells = not syntax.is_encapsulated or str(syntax) == _RLE  # other codestreams hold numbers, not cells
     with _whole_cells(found, is_wanted=has_cells) as (above, below):
-        pixels: _Array = pixel_array(found, index=frame, decoding_plugin=plugin)
+        pixels: _Array = pixel_array(found, index=frame, decoding_plugin=plugin, view_only=True)
     if above or below:
         pixels = (pixels << above) >> (above + below)
     if frame is None and frames == 1:

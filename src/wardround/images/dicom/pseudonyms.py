@@ -8,7 +8,6 @@ import contextlib
 import hmac
 import os
 import stat
-from hashlib import sha256
 from pathlib import Path
 
 from wardround.boundary.private import appears_whole, make_private_folder
@@ -35,7 +34,7 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
     """
     assert "\0" not in kind, "the NUL keeps kinds and values apart"
     said = f"wardround\0{kind}\0" + folded(value)
-    return hmac.new(key, said.encode("utf-8", "surrogatepass"), sha256).hexdigest()[:_HEX]
+    return hmac.digest(key, said.encode("utf-8", "surrogatepass"), "sha256").hex()[:_HEX]
 
 
 def load_or_create_key(path: Path) -> bytes:
