@@ -306,4 +306,7 @@ def _elsewhere(layout: str, store: Store) -> str:
         if tables
         else ""
     )
-    return f"In {store.root} lies: {found}.{table} Correct the folder, or choose another layout ({others})."
+    return (
+        f"In {store.root} lies: {found}.{table} Correct the folder, or choose another layout ({others}); pictures and volumes "
+        "in folders of any names are read by a manifest.csv (image, patient, and label or mask)."
+    )

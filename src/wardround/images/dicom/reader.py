@@ -105,7 +105,10 @@ def _table(
         table = read_labels(store, options, name_for)
     except DataError as error:
         return None, [error]
-    none = DataError(f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS}.")
+    none = DataError(
+        f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS} (label, and one of "
+        "patient_id, study_uid, series_uid, sop_uid)."
+    )
     return table, [] if table else [none]
 
 

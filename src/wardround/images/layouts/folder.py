@@ -10,13 +10,23 @@ folder names stand under every class, they are refused: they are parts, kinds or
 far more often than patients.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from wardround.boundary.text import counted
 from wardround.errors import DataError
-from wardround.images.all_pictures import BESIDE, IN_MASKS, MASKS, is_mask, masks_beside, plain
+from wardround.images.all_pictures import (
+    BESIDE,
+    IN_MASKS,
+    is_mask,
+    is_of_masks,
+    masks_beside,
+    plain,
+    unread_tables,
+)
 from wardround.images.class_names import missing_class, numbers_first
 from wardround.images.entries import OTHER_ENDINGS, Entry, Task
 from wardround.images.findings import LeftOut, no_pictures, passed_over, shortened
@@ -33,6 +43,12 @@ EXPECTED = (
 
 _IMAGES = {"images", "image", "imgs", "img"}
 """Folder names of pictures, in lower case, that are no classes beside those of masks."""
+
+_SHARD = re.compile(
+    r"(.*?(?:images?|imgs?|pictures?|parts?|folds?|batch|shard|chunk|split|dis[ck]|volume|data|set))[ _.-]*\d+",
+    re.I,
+)
+"""A numbered part of a set that was cut for its size, such as `images_001`, `HAM10000_images_part_1`, `fold_0`."""
 
 
 def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -85,12 +101,15 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
             )
         )
     placed = [place for file, path in paths.items() if (place := _placed(file, path)) is not None]
-    beside = _masks_beside({one.name for one in placed}) or _masks_beside(
-        {one.below[0] for one in placed if one.below}
+    beside = (
+        _masks_beside({one.name for one in placed})
+        or _masks_beside({one.below[0] for one in placed if one.below})
+        or _named_alike(placed)
     )
     masks = [one.file for one in placed if beside is not None and is_mask(one.file)]
     listing, wrong = _listing([one for one in placed if beside is None or not is_mask(one.file)], options)
-    refusals += [error for error in (beside, wrong) if error is not None]
+    numbered = _numbered({one.name for one in placed}, options)
+    refusals += [error for error in (beside, wrong, numbered) if error is not None]
     if not (refusals or TABLE in store or isinstance(options.names, ByPattern | ByTable)):
         of_patients = _wrong_patients(listing.entries, len(listing.class_names))
         refusals += [of_patients] if of_patients else []
@@ -98,7 +117,13 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     loose = passed_over(len(paths) - len(placed), "picture", rest=" in no folder of a class")
     return replace(
         listing,
-        notes=(*listing.notes, *no_pictures(num_others), *loose),
+        notes=(
+            *listing.notes,
+            *no_pictures(num_others),
+            *loose,
+            *_not_read(placed),
+            *unread_tables(store, paths, (TABLE,)),
+        ),
         left_out=(
             *listing.left_out,
             *(LeftOut(file, IN_MASKS) for file in masks),
@@ -186,15 +211,52 @@ def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, Dat
 
 def _masks_beside(folders: set[str]) -> DataError | None:
     """Returns the refusal of folders of images beside folders of masks."""
-    images, masks = ({folder for folder in folders if plain(folder) in names} for names in (_IMAGES, MASKS))
-    if not images or not masks:
-        return None
+    images, masks = {name for name in folders if plain(name) in _IMAGES}, set(filter(is_of_masks, folders))
+    return _of_masks(images | masks) if images and masks else None
+
+
+def _named_alike(placed: Sequence[_Placed]) -> DataError | None:
+    """Returns the refusal of folders of masks by their names, most of whose files are called as pictures elsewhere."""
+    masks = [one for one in placed if is_mask(one.file)]
+    others = {PurePosixPath(one.file).stem: one.name for one in placed if not is_mask(one.file)}
+    images = {others[stem] for one in masks if (stem := PurePosixPath(one.file).stem) in others}
+    alike = sum(PurePosixPath(one.file).stem in others for one in masks)
+    return _of_masks({*images, *(one.name for one in masks)}) if masks and 2 * alike > len(masks) else None
+
+
+def _of_masks(folders: set[str]) -> DataError:
     return DataError(
         "folders must be classes or patients, got folders of images beside folders of masks: "
-        f"{', '.join(sorted(images | masks))}. For "
+        f"{', '.join(sorted(folders))}. For "
         "segmentation give a manifest.csv (image, patient, mask); for classification take the masks out of the "
         f"data folder, or give a {METADATA}.",
         code="data-masks-beside-images",
+    )
+
+
+def _numbered(folders: set[str], options: ReaderOptions) -> DataError | None:
+    """Returns the refusal of folders that are numbered parts of one set, unless the study names them as classes."""
+    found = [_SHARD.fullmatch(folder) for folder in folders]
+    stems = {match[1].casefold() for match in found if match}
+    if len(folders) < 2 or len(stems) != 1 or not all(found) or {*map(folded, folders)} <= options.listed:
+        return None
+    return DataError(
+        f"folders must be classes, got numbered parts of one set: {shortened(sorted(folders))}. Give the labels in a "
+        f"{METADATA} or a manifest.csv (image, patient, label); if the folders are classes, name them in `[data] "
+        "classes`.",
+        code="data-numbered-parts",
+    )
+
+
+def _not_read(placed: Sequence[_Placed]) -> tuple[str, ...]:
+    """Returns the note that folders below the patients' have few names, which may be labels or kinds of pictures."""
+    found = {(one.name, *one.below[:2]) for one in placed if len(one.below) > 1}
+    names = sorted({name for *_, name in found})
+    if len(names) < 2 or len(found) < 2 * len(names):
+        return ()
+    return (
+        f"folders below the patients' are not read: {shortened(names)}; if they say the class or a kind of picture, "
+        f"give a {METADATA} (file,label,patient_id)",
     )
 
 

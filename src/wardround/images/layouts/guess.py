@@ -24,12 +24,13 @@ def guess_layout(store: Store, table: Path | None = None) -> str:
         return "medmnist"
     if found := _segmentation(store):
         return found
-    for name, file in (
-        ("bids", bids.PARTICIPANTS),
-        ("manifest", manifest.MANIFEST),
-        ("aptos", aptos.TABLE),
+    has_photographs = any(name.startswith(f"{aptos.FOLDER}/") for name in store.names())
+    for name, file, is_there in (
+        ("bids", bids.PARTICIPANTS, True),
+        ("manifest", manifest.MANIFEST, True),
+        ("aptos", aptos.TABLE, has_photographs),  # many sets have a train.csv
     ):
-        if file in store or (table is not None and table.name == file):
+        if (file in store and is_there) or (table is not None and table.name == file):
             return name
     tops = {tuple(name.split("/")[:2]) for name in files_in(store)[0] if name.count("/") >= 2}
     classes = {folder for part, folder in tops if part in chest_xray.SPLITS}
