@@ -307,6 +307,6 @@ def _elsewhere(layout: str, store: Store) -> str:
         else ""
     )
     return (
-        f"In {store.root} lies: {found}.{table} Correct the folder, or choose another layout ({others}); pictures and volumes "
-        "in folders of any names are read by a manifest.csv (image, patient, and label or mask)."
+        f"In {store.root} lies: {found}.{table} Correct the folder, or choose another layout ({others}); pictures and "
+        "volumes in folders of any names are read by a manifest.csv (image, patient, and label or mask)."
     )
