@@ -22,7 +22,7 @@ from wardround.per_patient.batch import Loss, NotPerPicture, PatientBatch, losse
 from wardround.per_patient.engine import Anatomy, take
 from wardround.per_patient.guards.draws import Draws, Unkeyed, drawing, made_up_keys
 from wardround.per_patient.guards.kinds import check_layers
-from wardround.per_patient.guards.state import unchanged, without_foreign_draws
+from wardround.per_patient.guards.state import modules_of, unchanged, without_foreign_draws
 from wardround.per_patient.layers.base import in_full_precision, same, squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
@@ -124,7 +124,7 @@ def anatomy_of(
     """
     switches = (
         independence, tuple(layout.parameters),
-        tuple(module.training for module in model.modules()),
+        tuple(module.training for module in modules_of(model)),
         inputs.dtype, inputs.shape[1:], inputs.device, getattr(loss, "__code__", type(loss)),
     )  # fmt: skip
     known = _KNOWN.setdefault(model, {})

@@ -34,6 +34,7 @@ from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipping_rules import Clipping
 from wardround.per_patient.engine import Anatomy, take
 from wardround.per_patient.guards.draws import PictureKeys, drawing
+from wardround.per_patient.guards.state import modules_of
 from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import Microbatch, patient_ranges
@@ -107,7 +108,7 @@ class Company:
         """
         if not math.isfinite(self.clipping_norm) or part.num_patients < 2:
             return True
-        switches = (part.inputs.shape[1:], part.inputs.dtype, *(m.training for m in self.model.modules()))
+        switches = (part.inputs.shape[1:], part.inputs.dtype, *(m.training for m in modules_of(self.model)))
         seen = _SEEN.setdefault(self.model, {}).setdefault(switches, Seen())
         if not seen.is_due(part.inputs):
             return True

@@ -16,6 +16,17 @@ from torch import Tensor, nn
 from wardround.errors import ModelError
 
 
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """Returns the modules of a network, each once, in less time than `Module.modules` takes for many small layers."""
+    found, seen = [model], {model}
+    for module in found:  # grows while it is walked
+        for child in module._modules.values():
+            if child is not None and child not in seen:
+                seen.add(child)
+                found.append(child)
+    return found
+
+
 @contextmanager
 def unchanged(model: nn.Module, *, values: bool = False) -> Iterator[None]:
     """Refuses a network that changes a buffer or parameter of its own inside, and puts that back.
@@ -26,14 +37,14 @@ def unchanged(model: nn.Module, *, values: bool = False) -> Iterator[None]:
     Raises:
         ModelError: the buffer or parameter that was changed, by name; code `model-buffer`.
     """
-    modules = list(model.modules())  # once: of many small layers, each walk takes as long as some of the layers
+    modules = modules_of(model)
     buffers = [(m, n, b, _copy(b)) for m in modules for n, b in m._buffers.items() if b is not None]
     names = {(m, n): b is None for m in modules for n, b in m._buffers.items()}
     own = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
     parameters = [(p, p._version, p.detach().clone() if values else None) for p in own.values()]
 
     def put_back() -> ModelError | None:
-        changed = [found for module in model.modules() for found in _new(module, names)]
+        changed = [found for module in modules_of(model) for found in _new(module, names)]
         for module, name, buffer, known in buffers:
             if module._buffers.get(name) is not buffer or not _same_bits(buffer, known):
                 with torch.no_grad():

@@ -120,12 +120,13 @@ def squared(rows: Tensor) -> Tensor:
     """
     flat = rows.reshape(len(rows), -1)
     whole = flat.shape[1] // _BLOCK * _BLOCK
-    total = torch.linalg.vector_norm(flat[:, whole:], dim=1).to(torch.float64).square()
+    parts: list[Tensor] = []
+    if whole < flat.shape[1] or not whole:
+        parts.append(torch.linalg.vector_norm(flat[:, whole:], dim=1).to(torch.float64).square())
     if whole:
         blocks = torch.linalg.vector_norm(flat[:, :whole].reshape(len(flat), -1, _BLOCK), dim=2)
-        total = total + blocks.to(torch.float64).square().sum(1)
-    norms: Tensor = total
-    return norms
+        parts.append(blocks.to(torch.float64).square().sum(1))
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 def product(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, *, copies: int = 1) -> Tensor:

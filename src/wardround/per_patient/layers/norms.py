@@ -70,7 +70,7 @@ class GroupNorm(Weighted):
         shared, the "sum over the batch" of the scale's gradient is that of each picture.
         """
         count, channels = x.shape[:2]
-        weight = None if self.weight is None else widened(self.weight).repeat(count)
+        weight = None if self.weight is None else torch.cat([widened(self.weight)] * count)
         gradients: Any = torch.ops.aten.native_group_norm_backward(
             g.view(1, count * channels, -1), x.view(1, count * channels, -1), mean.view(1, -1), rstd.view(1, -1),
             weight, 1, count * channels, math.prod(x.shape[2:]), count * self.groups, (True, *self.trains),
