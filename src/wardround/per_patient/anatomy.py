@@ -156,16 +156,14 @@ def _study(subject: _Subject, independence: Independence) -> Anatomy:
     if independence is Independence.CHECKED:
         anatomy = replace(_with_rules(subject), draws=draws)
     if not anatomy.whole:
-        kept = _agrees(subject, anatomy)
-        if kept is None:
-            kept = _agrees_in_double(subject, anatomy)
-        if kept is None:
+        found = _agrees(subject, anatomy) or _agrees_in_double(subject, anatomy)
+        if found is None:
             warn_of_slow_path(
                 model, "the whole network (its gradients did not agree with one-picture backward passes)"
             )
             anatomy = Anatomy(True, (), anatomy.bytes_per_picture, draws=draws)
         else:
-            anatomy = replace(anatomy, kept_per_picture=kept)
+            anatomy = found
     return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(subject))
 
 
@@ -255,7 +253,7 @@ def _stand_in(model: nn.Module, unruled: Unruled, taking: set[nn.Module]) -> nn.
 def _probe(subject: _Subject, size: int, vmapped: Sequence[nn.Module]) -> int:
     """Runs one forward pass on made-up pictures; returns the bytes of all activations."""
     batch = subject.made_up(size)
-    tape = Tape(size, same, batch.inputs.device, single=True, materialise=True)
+    tape = Tape(batch.patient, size, same, single=True, materialise=True)
     recorder = Recorder(subject.layout.parameters, size, tape, RULES)
     noted = recorder.running(subject.model), recorder.vmapping(vmapped)
     with torch.enable_grad(), subject.drawing(range(size)), noted[0], noted[1], recorder:
@@ -288,8 +286,8 @@ def _taking_pictures(model: nn.Module, size: int, mode: Draws) -> Iterator[set[n
             handle.remove()
 
 
-def _agrees(subject: _Subject, anatomy: Anatomy) -> int | None:
-    """Returns the bytes kept of a picture's gradients if losses and gradients equal those of each alone; else None.
+def _agrees(subject: _Subject, anatomy: Anatomy) -> Anatomy | None:
+    """Returns the findings with what is kept of gradients if losses and gradients equal those of each alone; else None.
 
     Norms and kept gradients are compared picture by picture, deferred ones by their sum. No gradient is held longer
     than its comparison takes, so that studying a large network needs little more memory than training it.
@@ -330,10 +328,14 @@ def _agrees(subject: _Subject, anatomy: Anatomy) -> int | None:
     for name, ours in _deferred_sums(tape, layout):
         if not _is_close(ours, totals.pop(name), norm, tolerance, spare=True):
             return None
-    return sum(gradients.numel() * gradients.element_size() for gradients in tape.kept.values()) // size
+    kept = sum(gradients.numel() * gradients.element_size() for gradients in tape.kept.values()) // size
+    spared = {n for use, g, saved in tape.deferred if use.prefers_norms(g, saved, single=False) for n in use.names}
+    return replace(
+        anatomy, kept_per_picture=kept, numbers_spared=sum(layout.parameters[name].numel() for name in spared)
+    )
 
 
-def _agrees_in_double(subject: _Subject, anatomy: Anatomy) -> int | None:
+def _agrees_in_double(subject: _Subject, anatomy: Anatomy) -> Anatomy | None:
     """Repeats the comparison in float64: an ill-conditioned network may disagree with itself in float32.
 
     Weights are scaled down to 1. Those of a diverged run saturate the loss, whose gradient is then a difference of

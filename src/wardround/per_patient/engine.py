@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wardround.per_patient.batch import Loss, PatientBatch, losses_of
 from wardround.per_patient.guards.draws import Unkeyed
-from wardround.per_patient.layers.base import Buffers, Fold, same
+from wardround.per_patient.layers.base import Buffers, Fold, folded, same
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
@@ -29,6 +29,7 @@ class Anatomy:
         vmapped: modules run under `torch.func.vmap`, each by itself.
         bytes_per_picture: activations of one picture, summed over all functions.
         kept_per_picture: bytes of the gradients that are formed for each picture.
+        numbers_spared: in the gradients that are not formed where a patient has several pictures either.
         draws: the network draws random numbers, which are keyed by picture.
     """
 
@@ -37,6 +38,7 @@ class Anatomy:
     bytes_per_picture: int
     loop: bool = False
     kept_per_picture: int = 0
+    numbers_spared: int = 0
     draws: bool = False
 
 
@@ -59,10 +61,10 @@ def take(
     counts = torch.bincount(batch.patient, minlength=batch.num_patients)
     single = bool((counts <= 1).all())
     identity = single and len(batch.patient) == batch.num_patients
-    fold: Fold = same if identity else partial(_folded, batch.patient, batch.num_patients)
+    fold: Fold = same if identity else partial(folded, batch.patient, batch.num_patients)
     buffers = buffers if identity else None
     tape = Tape(
-        batch.num_patients, fold, batch.inputs.device,
+        batch.patient, batch.num_patients, fold,
         single=single, materialise=materialise, sections=sections, buffers=buffers,
     )  # fmt: skip
     recorder = Recorder(layout.parameters, len(batch.inputs), tape, RULES)
@@ -77,8 +79,3 @@ def take(
             torch.autograd.backward((losses / counts[batch.patient]).sum())
     tape.finish()
     return tape
-
-
-def _folded(patient: Tensor, num_patients: int, values: Tensor) -> Tensor:
-    """Returns the sum of per-picture values over each patient's pictures."""
-    return values.new_zeros(num_patients, *values.shape[1:]).index_add_(0, patient, values)

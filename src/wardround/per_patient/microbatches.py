@@ -135,15 +135,16 @@ def _pictures_at_once(
 ) -> int:
     """Returns how many pictures fit: their activations and kept gradients; or their gradients twice.
 
-    Where a patient has several pictures there are no ghost norms: each picture's gradient is formed, and the patient's
-    beside it.
+    Where a patient has several pictures few layers take ghost norms: of the others each picture's gradient is formed,
+    and the patient's beside it.
     """
     gradient_bytes = layout.size * layout.dtype.itemsize
     if anatomy.whole:
         each, most = 2 * gradient_bytes, 64
     else:
         kept = gradient_bytes if materialise else anatomy.kept_per_picture
-        kept = kept if single else 2 * gradient_bytes
+        if not single:
+            kept = 2 * (gradient_bytes - (not materialise) * anatomy.numbers_spared * layout.dtype.itemsize)
         each, most = anatomy.bytes_per_picture + kept, 256
     return max(1, min(most, memory_bytes // max(1, each)))
 

@@ -57,7 +57,7 @@ def add(totals: Tensor, microbatch: Microbatch, owner: Tensor, layout: Layout, f
     """Adds a microbatch's clipped gradients to the totals, (group, parameter), of the groups that own its patients."""
     if microbatch.tape is not None:
         _add_kept(totals, microbatch.tape, owner, layout, factors)
-        _add_formed(totals, microbatch.tape, microbatch.patient, owner, layout, factors)
+        _add_formed(totals, microbatch.tape, owner, layout, factors)
         _add_deferred(totals, microbatch.tape, microbatch.patient, owner, layout, factors)
     elif microbatch.gradients is not None:
         for group, first, last in _ranges(owner):
@@ -93,12 +93,9 @@ def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors
         torch._foreach_add_(into, list(torch.split(sums, [len(place) for place in into])))
 
 
-def _add_formed(
-    totals: Tensor, tape: Tape, patient: Tensor, owner: Tensor, layout: Layout, factors: Factors
-) -> None:
-    """Adds gradients of single pictures that were left out of the deferred uses."""
-    for names, pictures, gradients_of_names in tape.formed:
-        patients = patient[pictures]
+def _add_formed(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors: Factors) -> None:
+    """Adds gradients of patients that were left out of the deferred uses."""
+    for names, patients, gradients_of_names in tape.formed:
         for name, gradients in zip(names, gradients_of_names, strict=True):
             clean = torch.where(factors.finite[patients][:, None], gradients.reshape(len(patients), -1), 0.0)
             clipped = factors.of(name, gradients.dtype)[patients][:, None] * clean

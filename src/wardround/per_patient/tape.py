@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Use, in_full_precision, same, squared, widened
+from wardround.per_patient.layers.base import Buffers, Fold, Use, folded, in_full_precision, squared, widened
 from wardround.per_patient.margins import MOST_CANCELLED
 
 _FEW = 1 << 12
@@ -17,22 +18,23 @@ _FEW = 1 << 12
 class Tape:
     """Result of a backward pass, use by use.
 
-    Norms are taken of each section, or of all. `single`: no patient has two pictures. `materialise`: every per-patient
-    gradient is formed, and no norm is taken. Large gradients go to `buffers`, where pictures and patients are the same.
+    `patient` is each picture's. Norms are taken of each section, or of all. `single`: no patient has two pictures.
+    `materialise`: every per-patient gradient is formed, and no norm is taken. Large gradients go to `buffers`, where
+    pictures and patients are the same.
 
     Attributes:
         norms: squared norm of each section of each patient's gradient so far, (section, patient), float64.
         kept: gradient of each patient by parameter, (patient, *shape), where it was formed.
         few: names of the small ones among those, and their gradients side by side, (patient, number).
         deferred: uses whose norm alone was taken: (use, output gradient, saved tensors).
-        formed: gradients of single pictures that were left out of those: (parameters, pictures, gradients).
+        formed: gradients of patients that were left out of those: (parameters, patients, gradients).
     """
 
     def __init__(
         self,
+        patient: Tensor,
         num_patients: int,
         fold: Fold,
-        device: torch.device,
         *,
         single: bool,
         materialise: bool,
@@ -40,15 +42,15 @@ class Tape:
         buffers: Buffers | None = None,
     ) -> None:
         count = 1 if sections is None else 1 + max(sections.values(), default=0)
-        self.norms = torch.zeros(count, num_patients, dtype=torch.float64, device=device)
+        self.norms = torch.zeros(count, num_patients, dtype=torch.float64, device=patient.device)
         self.kept: dict[str, Tensor] = {}
         self.few: tuple[list[str], Tensor] | None = None
         self.deferred: list[tuple[Use, Tensor, tuple[Tensor, ...]]] = []
         self.formed: list[tuple[tuple[str, ...], Tensor, list[Tensor]]] = []
         self.reads: Counter[str] = Counter()
         # Makes every use part of the graph, the first layer's too.
-        self.anchor = torch.zeros((), requires_grad=True, device=device)
-        self._sections = sections
+        self.anchor = torch.zeros((), requires_grad=True, device=patient.device)
+        self._patient, self._sections = patient, sections
         self._fold, self._single, self._materialise, self._buffers = fold, single, materialise, buffers
 
     def apply(self, use: Use, *inputs: Tensor) -> Tensor:
@@ -86,14 +88,16 @@ class Tape:
         formed: then the vector that is measured is the vector that is added. So it is where a square overflows: a
         gradient of zeros from a huge input must not count as one that is not finite, in this batch and not in another.
         """
-        norms, terms = use.squared_norms(g, saved)
+        norms, terms = map(self._fold, use.squared_norms(g, saved, None if self._single else self._patient))
         cancelled = torch.nonzero(~(norms >= MOST_CANCELLED * terms) | (norms == math.inf))[:, 0]
         if len(cancelled):
-            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], same, None)
+            pictures = torch.nonzero(torch.isin(self._patient, cancelled))[:, 0]
+            fold = partial(folded, torch.searchsorted(cancelled, self._patient[pictures]), len(cancelled))
+            gradients = use.per_patient(g[pictures], [t[pictures] for t in saved], fold, None)
             self.formed.append((use.names, cancelled, gradients))
             norms[cancelled] = torch.stack([squared(each) for each in gradients]).sum(0)
-            g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
-        self.norms[self._section(use.names[0])] += self._fold(norms)
+            g, saved = _without(g, pictures), tuple(_without(t, pictures) for t in saved)
+        self.norms[self._section(use.names[0])] += norms
         self.deferred.append((use, g, saved))
 
     def finish(self) -> None:

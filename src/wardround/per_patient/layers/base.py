@@ -25,6 +25,8 @@ Fold = Callable[[Tensor], Tensor]
 
 SMALL_WEIGHT = 100_000
 """Gradients of weights up to this size are formed; larger ones take ghost norms where Gram matrices are cheap."""
+LARGE_WEIGHT = 1 << 22
+"""Weights from this size on take ghost norms of patients with several pictures too, where their layer has a rule."""
 STORE_BYTES = 96 << 20
 """Per-patient gradients of one weight above this size are not kept: formed for their norm, then dropped."""
 
@@ -34,6 +36,11 @@ _BLOCK = 1024
 def same(values: Tensor) -> Tensor:
     """Returns per-picture values as they are: every patient has one picture."""
     return values
+
+
+def folded(patient: Tensor, num_patients: int, values: Tensor) -> Tensor:
+    """Returns the sum of per-picture values over each patient's pictures, (patient, ...)."""
+    return values.new_zeros(num_patients, *values.shape[1:]).index_add_(0, patient, values)
 
 
 def widened(values: Tensor) -> Tensor:
@@ -91,11 +98,12 @@ class Use:
         """
         return False
 
-    def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def squared_norms(self, g: Tensor, saved: Sequence[Tensor], patient: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns the squared ghost norm of each picture's gradient, and the squared norm of its terms.
 
         Both (picture,), in float64. Where the first is far smaller than the second, terms cancelled and rounding
-        decides: such a picture's gradient has to be formed.
+        decides: such a gradient has to be formed. `patient` is given where one has several pictures: then the sums
+        over a patient's pictures are the patient's.
         """
         raise NotImplementedError
 

@@ -123,7 +123,7 @@ class Convolution(Weighted):
     def _has_cheap_gram(self, pixels: int) -> bool:
         return not self.transposed and self.groups == 1 and 4 * pixels * pixels <= self.weight.numel()
 
-    def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def squared_norms(self, g: Tensor, saved: Sequence[Tensor], patient: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Use`: |sum_t g_t p_t^T|^2 = sum_{t,u} (g_t . g_u)(p_t . p_u), p_t the patch under pixel t."""
         x, area = saved[0], math.prod(self.weight.shape[2:])
         if self._has_cheap_gram(math.prod(g.shape[2:])):

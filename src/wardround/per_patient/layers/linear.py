@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Weighted, product, products, squared
+from wardround.per_patient.layers.base import LARGE_WEIGHT, Buffers, Fold, Weighted, product, products, squared
 
 
 @dataclass
@@ -55,13 +55,17 @@ class Linear(Weighted):
 
     def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:
         """See `Use`: a Gram matrix of T tokens against a gradient of rows x columns entries."""
-        if not (single and self.trains[0]):
-            return False
         tokens = g.numel() // max(1, g.shape[0] * g.shape[-1])
+        if not self.trains[0]:
+            return False
+        if not single:
+            return tokens == 1 and self.weight.numel() >= LARGE_WEIGHT
         return tokens == 1 or 2 * tokens * (g.shape[-1] + saved[0].shape[-1]) < self.weight.numel()
 
-    def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def squared_norms(self, g: Tensor, saved: Sequence[Tensor], patient: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Use`: |sum_t g_t x_t^T|^2 = sum_{t,u} (g_t . g_u)(x_t . x_u)."""
+        if patient is not None:
+            return self._norms_of_several(g, saved[0], patient)
         rows, columns = self._tokens(g, saved[0])
         terms = product(squared(rows), squared(columns), rows, columns)
         norms = terms
@@ -71,6 +75,24 @@ class Linear(Weighted):
         if self.trains[1]:
             each = g.reshape(g.shape[0], -1, g.shape[-1])
             norms, terms = norms + squared(each.sum(1)), terms + each.shape[1] * squared(each)
+        return norms, terms
+
+    def _norms_of_several(self, g: Tensor, x: Tensor, patient: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the norms of `squared_norms` with a patient's pictures in the place of tokens, one a picture.
+
+        Products are in float64, so that only the sum is left to rounding. Those of two patients are selected away: a
+        factor of zero would turn an infinite one into NaN.
+        """
+        g, x = (each.reshape(len(each), -1).to(torch.float64) for each in (g, x))
+        gram, other = g @ g.t(), x @ x.t()
+        lengths, others = gram.diagonal().sqrt(), other.diagonal().sqrt()
+        if self.trains[1]:
+            other, others = other + 1.0, (other.diagonal() + 1.0).sqrt()
+        lengths = lengths * others
+        together = patient[:, None] == patient
+        norms, terms = (
+            torch.where(together, pairs, 0.0).sum(1) for pairs in (gram * other, torch.outer(lengths, lengths))
+        )
         return norms, terms
 
     def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
