@@ -154,7 +154,8 @@ def test_rows_of_a_graph_are_centred_with_a_head_of_their_own(study_of, graph_fi
     centred = bench.centred(np.full(bench.initial_weights.size, 0.05, np.float32))
     assert centred.network.trained is not bench.network.trained
     rows, moved = bench.kept_inputs, centred.kept_inputs
-    assert rows is not None and moved is not None
+    assert rows is not None
+    assert moved is not None
     assert moved.shape == rows.shape
     assert not torch.equal(moved, rows)
 
