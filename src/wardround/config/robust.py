@@ -85,7 +85,8 @@ def _check_leave_one_out(federation: FederatedSGD, privacy: PrivacySection, opti
         problem = "needs every other hospital; remove absent_rate and late_rate"
     elif options.count < 3 or federation.rounds - federation.centre_rounds <= options.count:
         problem = (
-            f"needs three hospitals and more rounds than hospitals, got {options.count} and {federation.rounds}"
+            "needs three hospitals and more training rounds than hospitals, got "
+            f"{options.count} and {federation.rounds - federation.centre_rounds}"
         )
     else:
         return

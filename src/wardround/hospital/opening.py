@@ -92,9 +92,9 @@ def open_hospital(
     )
     workbench = workbench_of(own, images, network, progress=progress)
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
-        set_limit(ledgers, policy)
         for head in heads_in(folder / "memory"):
             ledgers.check_contains(head)
+        set_limit(ledgers, policy)
         _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
         with ledgers.transaction():  # a study that is refused in here keeps nothing of its patients' budget back
             training, tested = set_aside(images.patients, study)

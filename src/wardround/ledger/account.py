@@ -24,7 +24,7 @@ from wardround.ledger.chain import Chain
 from wardround.ledger.entry import Answered, Charge, Ended, LimitSet
 
 Counts = Mapping[LeafEvent, int]
-"""How often each leaf event was charged, or may be."""
+"""Times that each leaf event was charged, or may be."""
 
 
 class Account:

@@ -6,6 +6,7 @@ Products are computed once for all rounds. Where every patient takes part, so ar
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import Generic, TypeVar
 
@@ -87,6 +88,15 @@ class _Group(Generic[Batch]):
         return self._table[at, 0] + shift, self._table[at, 1] + shift, self._products[at]
 
 
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Returns the process's pool of so many threads.
+
+    A thread sets up its kernels when it is asked for their number; a first product before that could be split.
+    """
+    return ThreadPoolExecutor(threads, initializer=torch.get_num_threads)
+
+
 class Batches(Generic[Batch]):
     """Batches of each group of patients that was asked for.
 
@@ -109,7 +119,7 @@ class Batches(Generic[Batch]):
         threads: int = 1,
     ) -> None:
         self._known: dict[int, _Group[Batch]] = {}
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pool = _pool(threads) if threads > 1 else None
         self._products, self._at_once, self._batch_of, self._own = products, at_once, batch_of, own
         self._row_bytes, self._room = row_bytes, _MOST_KEPT
 
