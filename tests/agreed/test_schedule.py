@@ -63,7 +63,9 @@ def test_a_head_study_that_names_nothing_has_the_recipe():
     assert study.centre_rounds == 3
     assert head(federation={"rounds": 400}).centre_rounds == 12
     assert not head(federation={"rounds": 10}).centre_rounds
-    assert not head(model={"name": "features", "head": "ordinal"}).centre_rounds
+    grades = head(model={"name": "features", "head": "ordinal"})
+    assert not grades.centre_rounds
+    assert grades.federation.compare == study.federation.compare == ("repeats",)
 
 
 def test_a_named_key_keeps_its_value():
@@ -123,6 +125,19 @@ def test_a_run_from_before_centres_is_the_study_it_was():
     without = head(federation={"centre_rounds": 0})
     lines = [line for line in without.to_toml().splitlines() if not line.startswith("centre_rounds")]
     assert parse_study(tomllib.loads("\n".join(lines))).digest == without.digest != head().digest
+
+
+def test_a_study_of_ones_own_with_many_keys_has_the_default_centre():
+    named = {"rounds": 100, "learning_rate": "auto", "evaluate_every": 10, "compare": [], "score_rounds": 5}
+    assert head(federation=named).centre_rounds == 3
+
+
+def test_the_constants_of_a_centred_rate_are_part_of_the_study(monkeypatch):
+    """Under other constants a run would go on at another rate."""
+    digests = [head().digest, head(federation={"learning_rate": 24.0}).digest]
+    monkeypatch.setattr("wardround.config.recipe.CENTRED_NOISE", 1.5)
+    again = [head().digest, head(federation={"learning_rate": 24.0}).digest]
+    assert [old == new for old, new in zip(digests, again, strict=True)] == [False, True]
 
 
 @given(st.integers(1, 60_000), st.floats(0.2, 12.0))

@@ -10,6 +10,7 @@ from tests.hospital.outside import (
     Outside,
 )
 
+from wardround.errors import LedgerError
 from wardround.federation.messages import Answer, Failure, FailureCode, Stage
 from wardround.federation.wire.tables import encode_request
 from wardround.hospital.kept.replies import Replies
@@ -124,6 +125,21 @@ def test_a_hospital_killed_before_it_sends_sends_what_it_kept(fresh, monkeypatch
     killed_at(out, monkeypatch, (Replies, "keep"), "after")
     assert isinstance(out.ask(out.request()), Answer)
     assert out.charges() == 1
+
+
+def test_a_ledger_that_cannot_be_read_after_the_charge_keeps_the_answer_here(fresh, monkeypatch):
+    """Another process may hold the file: the hospital goes on, and the next attempt is charged."""
+    out = fresh(spare_attempts=1)
+
+    def held(self):
+        raise LedgerError("Ledger must be free, and another process holds it.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Account, "position", held)
+        assert out.ask(out.request()) == Failure(FailureCode.INTERNAL, Stage.TRAINING)
+    assert out.charges() == 1
+    assert isinstance(out.ask(out.request(attempt=2)), Answer)
+    assert out.charges() == 2
 
 
 def test_only_the_last_reply_is_kept(fresh):

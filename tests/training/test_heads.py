@@ -192,3 +192,5 @@ def test_other_losses_and_networks_are_the_engines():
     assert bench_of(rows, loss=focal, grades=True)._head is None
     assert linear_layer(deep) is None
     assert HeadSums.of(deep, rows, cross_entropy) is None
+    layers = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU(), nn.Linear(4, 3), ContinuationRatios())
+    assert HeadSums.of(Network("deep", Normalise(), layers, True), rows, cross_entropy) is None

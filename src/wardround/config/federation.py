@@ -33,6 +33,9 @@ NORM_BOUND: Any = Field(
     description="An answer with a larger L2 norm, noise included, is scaled to this; single answers are seen.",
 )
 
+LATER_KEYS = {"aggregate": "mean", "byzantine": 1, "norm_bound": None, "leave_one_out": False, "centre_rounds": 0}
+"""Keys that earlier studies have not, and their defaults: a study that leaves them so is the same study as before."""
+
 STRATEGY = "How hospitals work."
 
 Repair = Literal["none", "proportional", "weighted-sampling", "weighted-loss"]
@@ -46,8 +49,8 @@ class Rounds(Section):
     evaluate_every: int = Field(10, ge=1, description="Rounds between two looks at the patients set aside.")
     compare: tuple[ReferenceName, ...] = Field(
         (),
-        description="Reference runs beside the main one; simulation only. Default of a private softmax head: "
-        '"repeats", five repeats of the noise.',
+        description="Reference runs beside the main one; simulation only. Default of a private head of "
+        'classes or grades: "repeats", five repeats of the noise.',
     )
 
 

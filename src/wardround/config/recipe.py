@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
-from wardround.config.federation import ALONE, FederatedSGD, FederationSection
+from wardround.config.federation import ALONE, LATER_KEYS, FederatedSGD, FederationSection
 from wardround.config.section import conflict
 
 CLIPPING_NORM = 0.25
@@ -92,6 +92,11 @@ CENTRE_SHARE = 0.03
 SCORE_SHARE = 0.05
 """Share of mu squared that is spent on thresholds and calibration, after training."""
 
+_RESOLVED = [
+    key for key, field in FederatedSGD.model_fields.items() if key not in LATER_KEYS and field.default is not None
+]
+"""Keys of every run's resolved study. One of an earlier version has no `centre_rounds` beside them, and no centre."""
+
 _STRATEGIES = ("fedsgd", "pooled", "alone", "ensemble")
 
 
@@ -151,17 +156,25 @@ def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
     if recipe.stride > 1 and "augment" not in training:
         found["training"] = {"stride": recipe.stride} | training
     privacy = {"clipping_norm": recipe.clipping_norm} | privacy
+    is_resolved = not {*_RESOLVED} - {*federation}
     own = {"strategy": "fedsgd", "learning_rate": "auto", "momentum": MOMENTUM, "average_last": AVERAGE_LAST}
     federation = own | federation
     if "rounds" not in federation:
         federation["rounds"] = _rounds(recipe, privacy, federation)
     if recipe.scores and federation["strategy"] in ("fedsgd", "pooled"):
         rounds = federation["rounds"]
-        centres = 0 if _is_resolved(federation) else _centre_rounds(rounds, federation["average_last"])
-        federation = {"score_rounds": _score_rounds(rounds) if _positive(rounds) else 0} | federation
-        if model.get("head", "softmax") == "softmax":  # an ordinal head takes the gradient engine, five times
-            federation = {"compare": ["repeats"], "centre_rounds": centres} | federation
+        centres = 0 if is_resolved else _centre_rounds(rounds, federation["average_last"])
+        scores = _score_rounds(rounds) if _positive(rounds) else 0
+        federation = {"compare": ["repeats"], "score_rounds": scores} | federation
+        if model.get("head", "softmax") == "softmax":  # a head for grades gained nothing from a centre
+            federation = {"centre_rounds": centres} | federation
     return found | {"privacy": privacy, "federation": federation}
+
+
+def name_constants(federation: dict[str, Any]) -> None:
+    """Adds to a dumped `[federation]` the constants of an automatic rate on centred rows, which once were others."""
+    if federation.get("centre_rounds") and federation.get("learning_rate") == "auto":
+        federation["centred_noise"] = [CENTRED_TWO_CLASS_NOISE, CENTRED_NOISE]
 
 
 def _with_mean(privacy: dict[str, Any], federation: dict[str, Any]) -> dict[str, Any]:
@@ -180,11 +193,6 @@ def momentum_sum(rounds: int, momentum: float) -> float:
     910.0
     """
     return (rounds - momentum * (1 - momentum**rounds) / (1 - momentum)) / (1 - momentum)
-
-
-def _is_resolved(federation: Mapping[str, Any]) -> bool:
-    """Returns whether a section is of a run's resolved study: it has every key, or all but a later one."""
-    return {"rounds", "evaluate_every", "compare", "score_rounds", "learning_rate"} <= set(federation)
 
 
 def _centre_rounds(rounds: Any, average_last: Any) -> int:

@@ -3,17 +3,14 @@
 from typing import Any
 
 from wardround.config.data import HospitalsSection
-from wardround.config.federation import ALONE, Averaging, FederatedSGD, FederationSection
+from wardround.config.federation import ALONE, LATER_KEYS, Averaging, FederatedSGD, FederationSection
 from wardround.config.privacy import PrivacySection
 from wardround.config.section import conflict
-
-_LATER_KEYS = {"aggregate": "mean", "byzantine": 1, "norm_bound": None, "leave_one_out": False, "centre_rounds": 0}
-"""Keys that earlier studies have not, and their defaults: a study that leaves them so is the same study as before."""
 
 
 def forget_defaults(federation: dict[str, Any], but: tuple[str, ...] = ()) -> None:
     """Removes the keys that came later and are at their defaults from a dumped `[federation]`, but for some."""
-    for key, default in _LATER_KEYS.items():
+    for key, default in LATER_KEYS.items():
         if key not in but and key in federation and federation[key] == default:
             del federation[key]
 

@@ -33,7 +33,7 @@ from wardround.config.privacy import (
     PublishedPlan,
     Untrained,
 )
-from wardround.config.recipe import HeadRecipe, check_recipe, recipe_for, with_recipe
+from wardround.config.recipe import HeadRecipe, check_recipe, name_constants, recipe_for, with_recipe
 from wardround.config.robust import check_robust, forget_defaults
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 from wardround.config.sums import FEWEST, with_sum
@@ -322,6 +322,7 @@ class Study(Section):
         forget_defaults(content["federation"])
         if content["federation"].get("compare") == ["repeats"]:
             content["federation"]["compare"] = []  # a study from before this default is the same study
+        name_constants(content["federation"])
         content["model"] = self.model.identity
         return _hash(content)
 

@@ -108,7 +108,7 @@ class Hospital:
             encoded = encode_reply(reply)
             match reply:
                 case Answer() | Uploaded():
-                    self.replies.keep(asked, encoded, self.agent.account.position()[1])
+                    self.replies.keep(asked, encoded, self._head())
                 case Signed():
                     self.replies.say(asked, encoded, first=isinstance(request.work, Announce))
                 case _:
@@ -117,6 +117,17 @@ class Hospital:
         except (FederationError, MachineError) as error:  # not finite, or not to be kept: charged, and not sent
             _log.error("%s cannot send its answer", self.agent.name, exc_info=error)
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.TRAINING))
+
+    def _head(self) -> str:
+        """Returns the ledger's head after a charge, as notes have it.
+
+        Raises:
+            FederationError: the ledger cannot be read now: what was charged is not sent.
+        """
+        try:
+            return self.agent.account.position()[1]
+        except LedgerError as error:
+            raise FederationError(f"An answer must be noted with the ledger's head. {error}") from error
 
     def _noted(self, request: Request, asked: bytes) -> Failure | None:
         """Notes an attempt at a noised vector, once all of it is checked and before anything is charged."""

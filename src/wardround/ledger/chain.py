@@ -98,8 +98,8 @@ class Chain:
         if head != GENESIS and not self.store.contains(head):
             raise LedgerError(
                 f"Ledger {self.store.path} must contain the line {head[:12]}… seen before, and does not. The "
-                "file is an older copy: restore the latest one. Where it is lost for good, docs/deploy.md says how to go "
-                "on (Backup and restore).",
+                "file is an older copy: restore the latest one, or go on as docs/deploy.md says (Backup and "
+                "restore) where it is lost.",
                 code="ledger-older",
             )
 

@@ -204,8 +204,7 @@ class LedgerStore:
             raise LedgerError(
                 f"Ledger {self.path} must be there, for its mark {self._mark} says that it had {mark[0]} lines, and it "
                 "is gone. Restore it from a copy; only if it is lost for good, remove the mark, and every patient's "
-                "account begins anew; a hospital's notes of its studies then have to go as well (docs/deploy.md, Backup "
-                "and restore).",
+                "account begins anew; notes of its studies have to go too (docs/deploy.md, Backup and restore).",
                 code="ledger-gone",
             )
 
