@@ -70,9 +70,10 @@ def test_the_files_of_the_page_on_deployment_hold_and_the_policy_allows_the_stud
     from wardround.hospital.allowed import refusals
     from wardround.hospital.opening import check_deployable, check_named
 
-    blocks = re.findall(r"```toml\n(.*?)```", (DOCS / "deploy.md").read_text(), flags=re.DOTALL)
-    site, policy, tables = map(tomllib.loads, blocks)
+    page = (DOCS / "deploy.md").read_text()
+    site, policy, tables = map(tomllib.loads, re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL))
     study, holds = parse_study(tables), Site.model_validate(site)
+    assert set(re.findall(r"\b[0-9a-f]{12,64}\b", page)) == {study.digest, study.digest[:12]}
     plan = plan_of(study)
     check_deployable(study, plan, holds)
     assert check_named(study, holds) == 0
