@@ -239,7 +239,8 @@ def test_a_radiologist_finds_thresholds_calibration_and_the_wrong_calls(page_of)
     assert "it found 88 of 100 such test images, and called 25 of 100 others by mistake" in text
     assert "“lesion”, set to find 90.0 % of them" in text
     assert "0.880 0.810 to 0.930" in text
-    assert "PPV 0.281, NPV 0.983" in text  # of 100, 10 have it: 8.8 / (8.8 + 22.5) and 67.5 / (67.5 + 1.2)
+    # Of 100, 10 have it: 8.8 / (8.8 + 22.5), 67.5 / (67.5 + 1.2), and so at the ends of both intervals.
+    assert "PPV 0.281 0.231 to 0.341 NPV 0.983 0.971 to 0.990" in text
     assert "On average they are 3.1 % away from the share that was right" in text
     assert "own.html" in text
 
@@ -329,8 +330,11 @@ def test_more_than_two_classes_are_named(page_of):
     def bend(certificate, results):
         results["classes"] = ["clear", "bacteria", "virus"]
         results["metrics"] |= {"sensitivity": None, "specificity": None}
+        results["operating_points"] = [POINT]
 
-    assert "mean over the classes clear, bacteria, virus" in page_of(bend).text
+    text = page_of(bend).text
+    assert "mean over the classes clear, bacteria, virus" in text
+    assert "The others are taken to be mixed as in the test images." in text
 
 
 def test_what_was_noticed_in_the_data_is_counted(page_of):

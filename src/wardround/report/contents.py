@@ -80,19 +80,26 @@ class OperatingRow:
     specificity: Score
     reason: str
 
-    def predictive_values(self, share: float) -> tuple[float | None, float | None]:
+    def predictive_values(self, share: float) -> tuple[Score, Score]:
         """Returns the positive and the negative predictive value where `share` of all images are of the class.
 
-        Bayes' rule on the two rates. None where a rate is not known, or nothing would be called so.
+        Bayes' rule on the two rates. Both values grow with either rate: their ranges are those of the lower ends of
+        both intervals to the upper ends. None where a rate is not known, or no image would be called so.
 
-        >>> OperatingRow("lesion", 0.9, 0.0, 0.9, Score(0.9), Score(0.9), "").predictive_values(0.5)
-        (0.9, 0.9)
+        >>> OperatingRow("lesion", 0.9, 0.0, 0.9, Score(0.9), Score(0.9), "").predictive_values(0.5)[0].value
+        0.9
         """
-        if self.sensitivity.value is None or self.specificity.value is None:
-            return None, None
-        found, missed = share * self.sensitivity.value, share * (1 - self.sensitivity.value)
-        cleared, alarms = (1 - share) * self.specificity.value, (1 - share) * (1 - self.specificity.value)
-        return _part(found, alarms), _part(cleared, missed)
+        found, cleared = self.sensitivity, self.specificity
+        ends = (found.value, cleared.value), (found.low, cleared.low), (found.high, cleared.high)
+        positive, negative = zip(*(_predictive(share, *rates) for rates in ends), strict=True)
+        return Score(*positive), Score(*negative)
+
+
+def _predictive(share: float, found: float | None, cleared: float | None) -> tuple[float | None, float | None]:
+    if found is None or cleared is None:
+        return None, None
+    own, other = share * found, (1 - share) * cleared
+    return _part(own, 1 - share - other), _part(other, share - own)
 
 
 def _part(own: float, other: float) -> float | None:
