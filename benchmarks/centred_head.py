@@ -1,4 +1,4 @@
-"""What a private head gains from its rows' mean or Gram matrix, released before training.
+"""The gain of a private head from its rows' mean or Gram matrix, released before training.
 
     python -m benchmarks.centred_head --out folder [--data path/to/chest_xray] [--sets fundus]
 
@@ -44,7 +44,7 @@ SCORES, GRAM, MEANS = 0.05, 0.30, (0.01, 0.03, 0.10)
 """Shares of mu squared."""
 
 CENTRED_STEP_OF_TWO, CENTRED_STEP = 5.0, 8.0
-"""Of heads on rows less their mean, of two classes and of more."""
+"""Steps, in mu n, of heads on rows less their mean, of two classes and of more."""
 
 
 def leading(gram: Array, most: int) -> Array:

@@ -112,8 +112,8 @@ def test_gradients_are_clipped_whatever_the_centre_is(scale):
     assert bench.centred(None) is bench
 
 
-def test_sums_of_several_centres_in_one_pass_are_those_of_the_moved_rows():
-    """Of patients with several pictures, clipped and not, and of one whose pictures cancel."""
+def test_sums_of_several_centres_are_those_of_the_moved_rows():
+    """Patients have several pictures, clipped and not; the pictures of one cancel."""
     patients, rows = cohort([3, 1, 2, 8])
     rows[:, -1], rows[6:8] = CONSTANT, rows[6]
     bench, draw = bench_of(rows), np.random.default_rng(3)

@@ -102,7 +102,7 @@ IN_THE_LEDGER = {
 }
 
 
-def test_the_accounts_of_an_honest_run_are_charged_what_they_are_owed(run):
+def test_accounts_of_an_honest_run_are_charged_what_they_are_owed(run):
     found = audited(run, key=own_key())
     assert (found.verdict, found.faults) == (CLEAN, ())
     accounts = [one for one in found.recounts if one.word == "charged"]
@@ -135,7 +135,7 @@ def test_a_ledger_without_the_run_is_bad_input_and_no_contradiction(run, tmp_pat
             audited(run, ledger=given)
 
 
-def test_a_part_of_a_run_does_not_make_up_for_a_charge_that_another_lacks(run):
+def test_no_part_of_a_run_makes_up_for_a_charge_of_another(run):
     lines = []
 
     def first(line):
@@ -178,7 +178,7 @@ SIGNED = {
 
 
 @pytest.mark.parametrize("name", family(SIGNED))
-def test_a_record_that_was_signed_and_does_not_hold_is_a_contradiction(run, name):
+def test_a_signed_record_that_does_not_hold_is_a_contradiction(run, name):
     MUTATIONS[name][0](run)
     signed_again(run, own_key())
     found = audited(run)

@@ -22,7 +22,7 @@ def drawn(seed, rounds=ROUNDS, std=1.0):
     return list(np.random.default_rng(seed).normal(scale=std, size=(rounds, SIZE)))
 
 
-def test_the_probabilities_of_independent_noise_are_those_that_are_stated():
+def test_the_probabilities_of_independent_noise_are_as_stated():
     """At most about 5 % of 400 drawn runs have a probability below 5 %; for the variance, not far fewer."""
     found = [check_noise(drawn(seed), 1.0) for seed in range(400)]
     below = [
@@ -83,7 +83,7 @@ def test_a_little_noise_that_all_rounds_share_is_found():
 
 
 @pytest.mark.parametrize(("first", "second"), family([(3, 700), (600, 601), (1, 2)]))
-def test_a_pair_in_any_two_blocks_of_many_vectors_is_found_in_little_memory(first, second):
+def test_a_pair_in_any_two_blocks_is_found_in_little_memory(first, second):
     rows = np.random.default_rng(6).normal(size=(1100, 64))
     rows[second] = -rows[first]
     tracemalloc.start()

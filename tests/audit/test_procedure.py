@@ -103,7 +103,7 @@ def longer_rows(patch):
 
 
 @pytest.mark.thorough
-def test_a_centred_study_is_attacked_by_its_model_and_its_sums_are_measured(tmp_path, monkeypatch):
+def test_a_centred_study_is_attacked_and_its_sums_are_measured(tmp_path, monkeypatch):
     found = audited(centred(tmp_path), runs=3, alpha=0.01)
     assert found.clips == pytest.approx(1.0, abs=1e-3)
     assert found.noise
@@ -119,7 +119,7 @@ def test_a_centred_study_is_attacked_by_its_model_and_its_sums_are_measured(tmp_
     [(no_noise_on_biases, "and 0.0% in one of them"), (real_count_in_the_noise, "one patient moves the sum")],
     ids=["biases", "count"],
 )
-def test_faults_that_only_the_studys_own_network_or_patients_show_are_found(tmp_path, monkeypatch, plant, seen):
+def test_faults_of_the_studys_own_network_or_patients_are_found(tmp_path, monkeypatch, plant, seen):
     assert audited(private(tmp_path), runs=3, alpha=0.01).contradictions == ()
     plant(monkeypatch)
     found = audited(private(tmp_path), runs=3, alpha=0.01)
@@ -202,9 +202,7 @@ def test_scores_go_on_after_any_line_that_was_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize(("each", "separator"), [(2, "|"), (12, ",")], ids=["some train", "all train"])
-def test_patients_whose_pictures_share_names_stay_where_another_is_left_out(
-    tmp_path, monkeypatch, each, separator
-):
+def test_patients_whose_pictures_share_names_stay(tmp_path, monkeypatch, each, separator):
     monkeypatch.setattr(neighbours, "EACH", each)
     both = neighbours_of(of_folder(tmp_path, folder_of(tmp_path, separator)), Silent(), tmp_path / "copies")
     assert both.through.startswith("a folder without the patient, read anew")
@@ -214,7 +212,7 @@ def test_patients_whose_pictures_share_names_stay_where_another_is_left_out(
 
 
 @pytest.mark.parametrize("each", [2, 12], ids=["some train", "all train"])
-def test_a_reader_that_loses_another_patient_with_the_one_who_is_left_out_is_caught(tmp_path, monkeypatch, each):
+def test_a_reader_that_loses_another_patient_is_caught(tmp_path, monkeypatch, each):
     study = of_folder(tmp_path, folder_of(tmp_path))
     whole = read_images
 
@@ -252,7 +250,7 @@ def test_a_copy_without_a_picture_lacks_it_and_its_lines(tmp_path):
     assert (tmp_path / "data" / "a" / "one.png").exists()
 
 
-def test_a_line_that_names_pictures_of_two_patients_is_not_dropped_in_silence(tmp_path):
+def test_a_line_of_two_patients_pictures_is_not_just_dropped(tmp_path):
     (tmp_path / "data").mkdir()
     for name in ("one.png", "two.png"):
         (tmp_path / "data" / name).write_bytes(b"")

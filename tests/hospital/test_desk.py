@@ -129,8 +129,8 @@ def test_the_same_bytes_after_a_restart_have_the_same_bytes_at_no_charge(north):
 
 
 @pytest.mark.parametrize("next_study", [ONE, OTHER], ids=["this study", "the next one"])
-def test_a_ledger_put_back_with_its_mark_is_refused_by_the_notes_of_what_was_sent(north, next_study):
-    """What was sent and is charged no more would be forgotten: of its own study, and of every later one."""
+def test_a_ledger_put_back_with_its_mark_is_refused_by_notes(north, next_study):
+    """Answers that were sent would lose their charge: in their own study, and in every later one."""
     files, copies = [north / "ledger.sqlite", north / "ledger.sqlite.mark"], []
     for study in (ONE, OTHER):
         accepted(north, study)

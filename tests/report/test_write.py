@@ -22,7 +22,7 @@ def test_a_missing_extra_is_a_sentence_with_the_line_that_installs_it(make_recor
 
 
 @pytest.mark.usefixtures("without_charts")
-def test_a_report_says_its_date_and_what_left_beside_what_was_promised(make_record):
+def test_a_report_says_its_date_and_what_left(make_record):
     html = write_report(make_record()).read_text()
     assert "report of one training run, begun on 2026-11-29" in html
     assert "None" not in html

@@ -78,7 +78,7 @@ def test_it_is_logistic_regression(classes):
     assert np.linalg.norm(ours - expected) < slack
 
 
-def test_grades_are_a_logistic_regression_for_each_score_over_the_pictures_that_it_asks():
+def test_grades_are_a_logistic_regression_for_each_score():
     generator = np.random.default_rng(4)
     rows, grades, each = (
         generator.normal(size=(40, 5)),

@@ -371,7 +371,7 @@ def test_a_line_that_is_slow_on_the_way_back_loses_no_answer(tmp_path, monkeypat
     assert got == answers
 
 
-def test_a_request_of_an_older_kit_states_no_size_of_answers_and_gets_one_part(tmp_path):
+def test_a_request_of_an_older_kit_is_answered_in_one_part(tmp_path):
     with serving(tmp_path / "agent", lambda content: content * 2):
         hand = Hand(str(tmp_path / "agent"))
         message = framed(bytes(91))

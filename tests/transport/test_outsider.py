@@ -133,7 +133,7 @@ def left(flare, name):
 
 
 def ordered(folder, **order):
-    """What came of an order to the hostile site."""
+    """Returns the outcome of an order to the hostile site."""
     (folder / "found.json").unlink(missing_ok=True)
     (folder / "order.tmp").write_text(json.dumps({"message": "no frame"} | order))
     (folder / "order.tmp").rename(folder / "order.json")
@@ -174,7 +174,7 @@ def test_a_site_neither_hands_messages_to_another_nor_drops_its_exchange(flare, 
     assert honest == [(Kind.MESSAGE, b"honest")]
 
 
-def test_a_site_that_has_left_writes_under_the_servers_name_and_is_not_believed(flare, tmp_path, short_path):
+def test_a_site_that_has_left_is_not_believed_as_the_server(flare, tmp_path, short_path):
     """FLARE 2.9 ties an origin to a token as long as it knows the token; then the signature alone tells."""
     flare.wait()
     asked, other = NAMES[:2]

@@ -91,7 +91,7 @@ def begun(stack, path, frame):
     return client, frame[sent:]
 
 
-def test_frames_of_many_connections_hold_little_more_than_one_message_of_memory(tmp_path, small_reads):
+def test_frames_of_many_connections_hold_memory_of_one_message(tmp_path, small_reads):
     """A short message beside them is answered at once."""
     path, frame = tmp_path / "s", framed(bytes(MOST))[:-1]
     with ExitStack() as stack, serving(path, lambda message: b"reply to " + message) as held:
@@ -131,7 +131,7 @@ def test_the_first_frame_ends_whatever_begins_behind_it(tmp_path, small_reads):
         assert frame_from(first) == (Kind.MESSAGE, b"done")
 
 
-def test_a_large_message_behind_frames_that_never_end_is_answered_after_their_time(tmp_path, small_reads):
+def test_a_large_message_waits_until_endless_frames_time_out(tmp_path, small_reads):
     """Its own time does not run while it waits."""
     path, frame = tmp_path / "s", framed(bytes(MOST))
     with ExitStack() as stack, serving(path, lambda message: b"done", patience_s=0.3):

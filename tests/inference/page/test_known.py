@@ -48,7 +48,7 @@ def test_outputs_are_known_to_a_thousandth_and_no_further(target, tmp_path):
     assert made["found"] == [True, True, False, False, False, False]
 
 
-def test_outputs_of_an_ensemble_are_finite_where_every_network_rules_a_class_out(tmp_path):
+def test_outputs_are_finite_where_all_networks_rule_a_class_out(tmp_path):
     recipe = picture_input(image_size=48)
     networks = {name: drawn("linear", recipe, 2, seed=seed) for seed, name in enumerate(("east", "west"))}
     for network in networks.values():

@@ -263,7 +263,7 @@ def boxed(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_in_evaluation_probabilities_are_blurred_and_in_training_they_are_not(size):
+def test_probabilities_are_blurred_in_evaluation_alone(size):
     network = boxed(size)
     with torch.no_grad():
         network.trained.get_parameter("classifier.weight").normal_(0, 3, generator=generator(2))
