@@ -2,13 +2,13 @@
 
     python -m benchmarks.expected_loss --out folder [--data path/to/chest_xray]
 
-trains heads by the recipe (`benchmarks.backbone_heads`: NumPy, no part of the product) on the rows that the product
-takes by default, for the sets of `benchmarks.generated_sets`, which are made in the folder, and for public sets where
-they are given (the hippocampus as `benchmarks.other_sets` leaves it there). Each set has a problem of several classes
-and one of two. Patients are all, or a quarter of them; epsilon is 8, 2 and 0.5; a fifth of the patients is for testing.
-The loss is the macro AUROC of the same head without noise, at the step of epsilon 8, on the same patients less that of
-the private one. One split, one draw of noise. `benchmarks/results/expected_loss.json` has the rows, and
-`wardround.agreed.schedule` the curve.
+trains heads by the recipe without a centre (`benchmarks.backbone_heads`: NumPy, no part of the product) on the
+encoder's rows as they are, for the sets of `benchmarks.generated_sets`, which are made in the folder, and for public
+sets where they are given (the hippocampus as `benchmarks.other_sets` leaves it there). Each set has a problem of
+several classes and one of two. Patients are all, or a quarter of them; epsilon is 8, 2 and 0.5; a fifth of the
+patients is for testing. The loss is the macro AUROC of the same head without noise, at the step of epsilon 8, on the
+same patients less that of the private one. One split, one draw of noise. `benchmarks/results/expected_loss.json` has
+the rows, and `wardround.agreed.schedule` the curve.
 """
 
 import argparse
