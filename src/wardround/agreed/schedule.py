@@ -103,7 +103,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Lost:
-    """AUROC that heads by the recipe lost to their noise, on problems with a mu n in a range.
+    """AUROC that heads without a centre lost to their noise, on problems with a mu n in a range.
 
     Source: `benchmarks.expected_loss`, on generated sets and public ones; its rows are in
     `benchmarks/results/expected_loss.json`. Nothing of it is of a study's own patients.
@@ -130,8 +130,8 @@ class Lost:
             else f"of {self.least:,.0f} to {self.below:,.0f}"
         )
         return (
-            f"heads with a mu n {end} lost {self.median:.2f} of AUROC (median) and at most {self.most:.2f} to the "
-            f"noise, in {counted(self.problems, 'trial')} on generated and public sets"
+            f"heads without a centre and with a mu n {end} lost {self.median:.2f} of AUROC (median) and at most "
+            f"{self.most:.2f} to the noise, in {counted(self.problems, 'trial')} on generated and public sets"
         )
 
 
