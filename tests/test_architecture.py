@@ -213,7 +213,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "table": {"class_names", "csv_file", "entries", "findings", "identity", "listing", "store"},
         "decode": {"entries"},
         "listing": {"class_names", "decode", "entries", "findings", "identity"},
-        "all_pictures": {"decode", "entries", "findings", "listing", "store", "table"},
+        "all_pictures": {"class_names", "decode", "entries", "findings", "identity", "listing", "store", "table"},
         "folder_copy": {"csv_file"},
         # The one place where an entry gets its patient's id.
         "naming": {"csv_file", "entries", "findings", "identity", "listing", "store", "table"},

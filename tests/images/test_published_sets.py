@@ -5,14 +5,23 @@ from tests.errors import raises_code
 from tests.images.test_field_sets import listed, picture
 
 from wardround.errors import DataError
+from wardround.images.all_pictures import unread_tables
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.listing import Classes
-from wardround.images.store import open_store
+from wardround.images.listing import Classes, ReaderOptions
+from wardround.images.load import look_at_entries, open_layout
+from wardround.images.store import Store, open_store
 
 
 @pytest.mark.parametrize(
     "folders",
-    [("images_001/images", "images_002/images"), ("HAM_part_1", "HAM_part_2"), ("fold_0/ill", "fold_1/ill")],
+    [
+        ("images_001/images", "images_002/images"),
+        ("HAM_part_1", "HAM_part_2", "HAM10000_segmentations"),
+        ("fold_0/ill", "fold_1/ill"),
+        ("part1", "part2", "fold1"),
+        ("dataset1", "dataset2"),
+        ("trainBatch1", "trainBatch2", "other"),
+    ],
 )
 def test_numbered_parts_of_one_set_are_no_classes(tmp_path, folders):
     for folder in folders:
@@ -21,19 +30,41 @@ def test_numbered_parts_of_one_set_are_no_classes(tmp_path, folders):
         listed(tmp_path)
 
 
-def test_numbered_classes_are_classes(tmp_path):
-    for name in ("grade_1/a", "grade_2/b", "normal/c"):
-        picture(tmp_path, f"{name}.png")
-    assert listed(tmp_path).class_names == ("grade_1", "grade_2", "normal")
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("grade_1", "grade_2", "normal"),
+        ("1", "2", "3"),
+        ("part_A", "part_B"),
+        ("batch1", "control"),
+        ("disc 1", "disc 2"),
+        ("onset1", "onset2"),
+        ("early onset 1", "early onset 2"),
+        ("volume1", "volume2"),
+        ("scaffold1", "scaffold2"),
+        ("unfold1", "unfold2"),
+        ("counterpart1", "counterpart2"),
+    ],
+)
+def test_numbered_classes_are_classes(tmp_path, folders):
+    for folder in folders:
+        picture(tmp_path, f"{folder}/{folder}.png")
+    assert listed(tmp_path).class_names == folders
 
 
 def test_numbered_parts_that_the_study_names_are_classes(tmp_path):
-    for name in ("set1/a", "set2/b"):
+    for name in ("set1/a", "set2/b", "control/c"):
         picture(tmp_path, f"{name}.png")
-    assert len(listed(tmp_path, classes=Classes(("set1", "set2"), {})).entries) == 2
+    assert len(listed(tmp_path, classes=Classes(("set1", "set2", "control"), {})).entries) == 3
 
 
-@pytest.mark.parametrize("masks", ["ManualMask", "ManualMask/leftMask", "lung_masks", "Training_GroundTruth"])
+@pytest.mark.parametrize(
+    "masks",
+    [
+        *("ManualMask", "ManualMask/leftMask", "lung_masks", "Training_GroundTruth", "benign GT", "CXR_seg"),
+        *("CXR labels", "HAM10000_segmentations_lesion_tschandl", "masks_png", "lungMasks2"),
+    ],
+)
 def test_folders_of_masks_by_the_end_of_their_name_are_no_class(tmp_path, masks):
     for folder in ("CXR_png", masks):
         picture(tmp_path, f"{folder}/MCUCXR_0001_0.png")
@@ -41,10 +72,64 @@ def test_folders_of_masks_by_the_end_of_their_name_are_no_class(tmp_path, masks)
         listed(tmp_path)
 
 
+def test_masks_may_be_called_as_their_pictures_and_a_word_for_masks(tmp_path):
+    for name in ("Training_Input/ISIC_1", "Training_GroundTruth/ISIC_1_segmentation"):
+        picture(tmp_path, f"{name}.png")
+    with raises_code(DataError, "data-masks-beside-images"):
+        listed(tmp_path)
+
+
+def test_the_refusal_of_masks_names_all_their_folders_and_those_of_images(tmp_path):
+    for folder in ("COVID", "COVID_masks", "Normal", "Normal_masks"):
+        picture(tmp_path, f"all/{folder}/1.png")
+        picture(tmp_path, f"deep/ill/p{folder[0]}/{folder}/1.png")
+        picture(tmp_path, f"else/{'Manual/' if 'mask' in folder else ''}{folder}/{folder[0]}.png")
+    with raises_code(DataError, "data-masks-beside-images") as caught:
+        listed(tmp_path / "all")
+    assert "images (COVID, Normal) beside folders of masks (COVID_masks, Normal_masks)" in str(caught.value)
+    with raises_code(DataError, "data-masks-beside-images") as caught:
+        listed(tmp_path / "deep")
+    assert "images (ill) beside folders of masks (COVID_masks, Normal_masks)" in str(caught.value)
+    with raises_code(DataError, "data-masks-beside-images") as caught:
+        listed(tmp_path / "else")
+    assert "images (COVID, Normal) beside folders of masks (COVID_masks, Normal_masks)" in str(caught.value)
+
+
 def test_classes_whose_names_end_in_mask_are_classes(tmp_path):
     for name in ("with_mask/1", "without_mask/1", "plain/2"):
         picture(tmp_path, f"{name}.png")
     assert listed(tmp_path).class_names == ("plain", "with_mask", "without_mask")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("mask", "nomask"),
+        ("nasal cannula", "oxygen mask"),
+        ("annotation", "healthy"),
+        ("normal", "segmentation"),
+        ("Bare", "FaceMask"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["folder", "manifest"])
+def test_a_class_called_mask_is_one_where_the_study_names_it(tmp_path, folders, layout):
+    for folder in folders:
+        picture(tmp_path, f"{folder}/1.png")
+    if layout == "folder":
+        with raises_code(DataError, "data-masks-beside-images") as caught:
+            listed(tmp_path)
+        assert "name them in `[data] classes`" in str(caught.value)
+        assert listed(tmp_path, classes=Classes(folders, {})).class_names == folders
+    else:  # refused for the lack of a table: all pictures are looked at
+        with open_layout(layout, tmp_path) as store:
+            options = ReaderOptions(classes=Classes(folders, {}), looking=True)
+            assert len(look_at_entries(layout, store, None, options).entries) == 2
+
+
+def test_a_patient_called_as_masks_are_is_one_where_numbers_begin_anew(tmp_path):
+    for name in ("benign/patient_mask", "malignant/q", *(f"benign/p{number}" for number in range(8))):
+        picture(tmp_path, f"{name}/1.png")
+    assert len(listed(tmp_path).entries) == 10
 
 
 def test_folders_below_patients_are_noted(tmp_path):
@@ -62,8 +147,55 @@ def test_tables_of_any_name_that_name_pictures_are_noted(tmp_path):
     (tmp_path / "other.csv").write_text("city\nRome\n")
     (tmp_path / "readings.xls").write_bytes(b"x")
     table, workbook = [note for note in listed(tmp_path).notes if "is not read;" in note]
-    assert table.startswith("Data_Entry.csv names the pictures (column 'Image Index')")
+    assert table.startswith("Data_Entry.csv names the pictures")
     assert "readings.xls is a workbook" in workbook
+
+
+def tables_noted(root, pictures, **tables):
+    for name in pictures:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    for name, rows in tables.items():
+        (root / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    return unread_tables(open_store(root), pictures)
+
+
+def test_notes_of_tables_have_no_name_of_a_person(tmp_path):
+    people = [f"ill/{name}/{name}.png" for name in ("Doe_Jane", "Smith_John", "Roe_Ann")]
+    (tmp_path / "ill" / "Doe_Jane").mkdir(parents=True)
+    (tmp_path / "ill" / "Doe_Jane" / "Doe_Jane.xls").touch()
+    (tmp_path / "ill" / "Doe_Jane" / "Doe_Jane.csv").write_text("a\nDoe_Jane.png\n")
+    notes = tables_noted(tmp_path, people, headless=[name.rpartition("/")[2] for name in people])
+    assert [note.split(" ", 1)[0] for note in notes] == ["headless.csv", "a", "a"]
+    assert "_J" not in " ".join(notes)
+
+
+def test_a_column_of_ages_names_no_pictures_called_by_numbers(tmp_path):
+    numbers = [f"ill/{number}.png" for number in range(100)]
+    ages = ["age", *(str(30 + 7 * number % 20) for number in range(40))]
+    assert tables_noted(tmp_path, numbers, ages=ages) == ()
+    assert tables_noted(tmp_path, numbers, ages=[f"{age}.0" for age in ages]) == ()
+    assert len(tables_noted(tmp_path, numbers, ages=ages, ids=["id", "3", "1", "2"])) == 1
+
+
+def test_tables_may_name_a_picture_twice_and_volumes_without_their_endings(tmp_path):
+    names = ["ill/a.nii.gz", "ill/b.nii.gz"]
+    assert len(tables_noted(tmp_path, names, boxes=["id", "a", "a", "b"], whole=["id", "a.nii.gz"])) == 2
+
+
+def test_few_tables_are_opened(tmp_path, monkeypatch):
+    opened: list[str] = []
+    head = Store.head
+
+    def noted(store, name, num_bytes):
+        opened.append(name)
+        return head(store, name, num_bytes)
+
+    monkeypatch.setattr(Store, "head", noted)
+    tables = {f"named{number:02}": ["id", "a"] for number in range(30)}
+    assert len(tables_noted(tmp_path, ["ill/a.png"], **tables)) == len(opened) == 5
+    assert tables_noted(tmp_path, ["ill/b.png"], **tables) == ()
+    assert len(opened) == 5 + 20
 
 
 def test_a_train_csv_without_train_images_is_not_taken_for_aptos(tmp_path):

@@ -3,14 +3,15 @@
 import csv
 import re
 from collections.abc import Collection
-from pathlib import PurePosixPath
+from itertools import islice
 
-from wardround.boundary.text import brief
 from wardround.errors import DataError
+from wardround.images.class_names import number_of
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import Entry
 from wardround.images.findings import LeftOut
+from wardround.images.identity import folded
 from wardround.images.listing import NO_LABEL, Listing
 from wardround.images.store import Store
 from wardround.images.table import files_in
@@ -27,20 +28,26 @@ BESIDE = "masks beside their pictures, by their names"
 _MASK_NAME = re.compile(r"(.+?)[ _.-]+(?:mask|seg|segmentation|gt|annotation)s?(?:[ _-]*\d+)?", re.IGNORECASE)
 """A name that is another file's, followed by a word for masks: `a_mask.png` or `a_mask_1.png` beside `a.png`."""
 
-_OF_MASKS = re.compile(r"(?:[ _.-]|(?<=[a-z])(?=[A-Z]))(?i:masks?|segmentations?|ground[ _-]?truth|annotations?)")
-"""The end of a folder's name that calls it one of masks: `ManualMask`, `lung_masks`, `Training_GroundTruth`."""
+WORD_START = r"(?:^|[ _.-]|(?<=[a-z0-9])(?=[A-Z]))"
+"""The start of a word in a folder's name, written `a_word`, `a word` or `aWord`."""
+
+_OF_MASKS = re.compile(
+    WORD_START + r"(?i:masks?|segs?|segmentations?|ground[ _-]?truth|gts?|labels|annotations?)(?:\d+|[ _.-].*)?\Z"
+)
+"""The name of a folder of masks: `ManualMask`, `benign GT`, `lungMasks2`, `HAM10000_segmentations_lesion_tschandl`."""
 
 _TABLES, _WORKBOOKS = (".csv", ".tsv"), (".xls", ".xlsx", ".ods")
 _TABLE_HEAD = 1 << 16
-_MOST_NOTED = 5
+_MOST_OPENED, _MOST_NOTED = 20, 5
 
 
-def list_all(store: Store, refusal: DataError) -> Listing:
+def list_all(store: Store, refusal: DataError, classes: Collection[str] = ()) -> Listing:
     """Returns the pictures of a folder or its volumes, whichever are more, without labels; the others are left out.
 
     Args:
         store: the data folder.
         refusal: of the layout's reader, which becomes those of the listing.
+        classes: of the study, whose folders are none of masks.
 
     Raises:
         DataError: `refusal`, where nothing is left to look at.
@@ -50,11 +57,12 @@ def list_all(store: Store, refusal: DataError) -> Listing:
     are_volumes = len(volumes) > len(pictures)
     used, others = (volumes, pictures) if are_volumes else (pictures, volumes)
     beside = masks_beside(used)
-    kept = [name for name in used if not is_mask(name) and name not in beside]
+    masks = {name for name in used if _is_mask(name, classes)}
+    kept = [name for name in used if name not in masks and name not in beside]
     if not kept:
         raise refusal
-    left_out = [LeftOut(name, IN_MASKS) for name in used if is_mask(name)]
-    left_out += [LeftOut(name, BESIDE) for name in used if name in beside and not is_mask(name)]
+    left_out = [LeftOut(name, IN_MASKS) for name in used if name in masks]
+    left_out += [LeftOut(name, BESIDE) for name in used if name in beside and name not in masks]
     left_out += [LeftOut(name, f"{'pictures' if are_volumes else 'volumes'} beside the others") for name in others]
     return Listing(
         tuple(Entry(name, 0, None) for name in kept),
@@ -68,52 +76,65 @@ def list_all(store: Store, refusal: DataError) -> Listing:
     )
 
 
-def is_mask(name: str) -> bool:
-    """Returns True for a file in a folder of masks."""
-    return any(is_of_masks(folder) for folder in name.split("/")[:-1])
+def _is_mask(name: str, classes: Collection[str]) -> bool:
+    return any(plain(folder) in MASKS and folded(folder) not in classes for folder in name.split("/")[:-1])
 
 
 def is_of_masks(folder: str) -> bool:
     """Returns True for a folder's name that calls it one of masks.
 
-    >>> [is_of_masks(name) for name in ("Labels", "leftMask", "lung masks", "unmasked", "benign")]
-    [True, True, True, False, False]
+    >>> [is_of_masks(name) for name in ("Labels", "leftMask", "lung masks_png", "benign GT", "unmasked", "benign")]
+    [True, True, True, True, False, False]
     """
-    ends = [match.end() for match in _OF_MASKS.finditer(folder)]
-    return plain(folder) in MASKS or len(folder) in ends
+    return plain(folder) in MASKS or _OF_MASKS.search(folder) is not None
 
 
 def unread_tables(store: Store, pictures: Collection[str], read: Collection[str] = ()) -> tuple[str, ...]:
-    """Returns a note for each table that names pictures and each workbook, none of which is read, but for `read`.
+    """Returns notes of the tables that name pictures and of workbooks, none of which is read, but for `read`.
 
     The first lines of a table tell; their names are `Image Index`, `image_id`, `id`, as each public set has its own.
+    Those at the top are looked at first, and a limited number of them. No note has a title, which is a name where the
+    table has no header, nor the name of a file below the top, which may be a person's.
     """
-    stems, notes = {PurePosixPath(name).stem for name in pictures}, []
-    for name in store.names():
-        if name.lower().endswith(_WORKBOOKS):
-            notes.append(f"{name} is a workbook, which is not read; if it has labels or patients, save it as .csv")
-        elif name.lower().endswith(_TABLES) and name not in read:
-            column = _column_of_pictures(store.head(name, _TABLE_HEAD), stems)
-            if column is not None:
-                notes.append(
-                    f"{name} names the pictures (column {brief(column)}), and is not read; if it has their labels or "
-                    "patients, write a manifest.csv (image, patient, label) from it"
-                )
-    return tuple(notes[:_MOST_NOTED])
+    tables = [
+        name for name in store.names() if name.lower().endswith((*_TABLES, *_WORKBOOKS)) and name not in read
+    ]
+    tables.sort(key=lambda name: name.count("/"))
+    stems = {stem_of(name) for name in pictures} if tables else set()
+    notes = (_note_of(store, name, stems) for name in tables[:_MOST_OPENED])
+    return tuple(dict.fromkeys(islice(filter(None, notes), _MOST_NOTED)))
 
 
-def _column_of_pictures(head: bytes, stems: Collection[str]) -> str | None:
-    """Returns the title of the column in which most values are names of pictures, with their endings or without."""
+def _note_of(store: Store, name: str, stems: Collection[str]) -> str | None:
+    is_deep = "/" in name
+    if name.lower().endswith(_WORKBOOKS):
+        what = "a file in a folder" if is_deep else name
+        return f"{what} is a workbook, which is not read; if it has labels or patients, save it as .csv"
+    if not _names_pictures(store.head(name, _TABLE_HEAD), stems):
+        return None
+    return (
+        f"{'a table in a folder' if is_deep else name} names the pictures, and is not read; if it has their labels or "
+        "patients, write a manifest.csv (image, patient, label) from it"
+    )
+
+
+def _names_pictures(head: bytes, stems: Collection[str]) -> bool:
+    """Returns True for a table with a column of which most values are names of pictures, with endings or without.
+
+    Numbers are names where none occurs twice: an age of 34 is no name of `34.png`.
+    """
     lines = head.decode("utf-8-sig", "replace").splitlines()[:50]
     try:
         rows = list(csv.reader(lines, delimiter=max(",;\t|", key=lines[0].count))) if lines else [[]]
     except csv.Error:
-        return None
-    for place, title in enumerate(rows[0]):
-        values = [PurePosixPath(row[place].replace("\\", "/")) for row in rows[1:] if len(row) > place]
-        if 2 * sum(value.stem in stems or value.name in stems for value in values) > len(values):
-            return title
-    return None
+        return False
+    for place in range(len(rows[0])):
+        values = [row[place].replace("\\", "/").rpartition("/")[2] for row in rows[1:] if len(row) > place]
+        named = [value for value in values if value in stems or stem_of(value) in stems]
+        repeated = len({*named}) < len(named) and all(number_of(value) is not None for value in named)
+        if 2 * len(named) > len(values) and not repeated:
+            return True
+    return False
 
 
 def masks_beside(names: Collection[str]) -> frozenset[str]:
@@ -122,10 +143,30 @@ def masks_beside(names: Collection[str]) -> frozenset[str]:
     >>> sorted(masks_beside(["a/b (1).png", "a/b (1)_mask.png", "a/b (1)_mask_2.png", "a/c_mask.png"]))
     ['a/b (1)_mask.png', 'a/b (1)_mask_2.png']
     """
-    stems = {name: name.removesuffix(".gz").rpartition(".")[0] for name in names}
+    stems = {name: _without_ending(name) for name in names}
     others = frozenset(stems.values())
     found = {name: _MASK_NAME.fullmatch(stem) for name, stem in stems.items()}
     return frozenset(name for name, match in found.items() if match and match[1] in others)
+
+
+def named_as(name: str) -> tuple[str, ...]:
+    """Returns the stems that the picture of a mask may have: the mask's, and that without a word for masks.
+
+    >>> named_as("masks/a.png"), named_as("masks/a_mask.nii.gz")
+    (('a',), ('a_mask', 'a'))
+    """
+    stem = stem_of(name)
+    match = _MASK_NAME.fullmatch(stem)
+    return (stem, match[1]) if match else (stem,)
+
+
+def stem_of(name: str) -> str:
+    """Returns a file's name without its folders and ending."""
+    return _without_ending(name.rpartition("/")[2])
+
+
+def _without_ending(name: str) -> str:
+    return name.removesuffix(".gz").rpartition(".")[0]
 
 
 def plain(folder: str) -> str:

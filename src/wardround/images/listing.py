@@ -180,8 +180,12 @@ class ReaderOptions:
 
     @property
     def listed(self) -> frozenset[str]:
-        """The names that the study and the site have for classes: labels, even such words as none."""
-        return frozenset() if self.classes is None else frozenset({*self.classes.names, *self.classes.own})
+        """The names that the study and the site have for classes, folded: labels, even such words as none."""
+        return (
+            frozenset()
+            if self.classes is None
+            else frozenset(map(folded, (*self.classes.names, *self.classes.own)))
+        )
 
     @property
     def left_out_values(self) -> frozenset[str]:

@@ -220,7 +220,7 @@ def look_at_entries(layout: str, store: Store, task: str | None, options: Reader
     try:
         return list_entries(layout, store, task, options)
     except DataError as error:
-        return with_persons(list_all(store, error), options.names, store, looking=True)
+        return with_persons(list_all(store, error, options.listed), options.names, store, looking=True)
 
 
 @contextmanager

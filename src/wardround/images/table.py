@@ -201,7 +201,7 @@ def checked(table: Table, required: Sequence[str], options: ReaderOptions) -> Ch
 
 def _is_left_out(row: Row, column: str, options: ReaderOptions) -> bool:
     value = folded(row.values[column])
-    if column in LABEL_COLUMNS and value in {folded(name) for name in options.listed}:
+    if column in LABEL_COLUMNS and value in options.listed:
         return False
     return ("" if is_missing(value) else value.lower()) in options.left_out_values
 

@@ -12,19 +12,20 @@ far more often than patients.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.all_pictures import (
     BESIDE,
     IN_MASKS,
-    is_mask,
+    WORD_START,
     is_of_masks,
     masks_beside,
+    named_as,
     plain,
+    stem_of,
     unread_tables,
 )
 from wardround.images.class_names import missing_class, numbers_first
@@ -44,9 +45,12 @@ EXPECTED = (
 _IMAGES = {"images", "image", "imgs", "img"}
 """Folder names of pictures, in lower case, that are no classes beside those of masks."""
 
+_MOST_OF_ONE_MASK = 8
+"""The pictures that have one mask, at most: kinds of one scan."""
+
 _SHARD = re.compile(
-    r"(.*?(?:images?|imgs?|pictures?|parts?|folds?|batch|shard|chunk|split|dis[ck]|volume|data|set))[ _.-]*\d+",
-    re.I,
+    rf"(.*?{WORD_START}(?i:images?|imgs?|pictures?|parts?|folds?|batch|shard|chunk|split|data|(?:data|sub)?set))"
+    r"[ _.-]*\d+"
 )
 """A numbered part of a set that was cut for its size, such as `images_001`, `HAM10000_images_part_1`, `fold_0`."""
 
@@ -101,14 +105,17 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
             )
         )
     placed = [place for file, path in paths.items() if (place := _placed(file, path)) is not None]
+    listed = options.listed
+    in_masks = {one.file: folder for one in placed if (folder := _folder_of_masks(one, listed))}
     beside = (
-        _masks_beside({one.name for one in placed})
+        _masks_beside({one.name for one in placed if folded(one.name) not in listed})
         or _masks_beside({one.below[0] for one in placed if one.below})
-        or _named_alike(placed)
+        or _named_alike(placed, in_masks)
     )
-    masks = [one.file for one in placed if beside is not None and is_mask(one.file)]
-    listing, wrong = _listing([one for one in placed if beside is None or not is_mask(one.file)], options)
-    numbered = _numbered({one.name for one in placed}, options)
+    masks = in_masks if beside is not None else {}
+    kept = [one for one in placed if one.file not in masks]
+    listing, wrong = _listing(kept, options)
+    numbered = _numbered({one.name for one in kept if folded(one.name) not in listed})
     refusals += [error for error in (beside, wrong, numbered) if error is not None]
     if not (refusals or TABLE in store or isinstance(options.names, ByPattern | ByTable)):
         of_patients = _wrong_patients(listing.entries, len(listing.class_names))
@@ -209,39 +216,55 @@ def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, Dat
     return Listing(tuple(entries), class_names, notes, left_out=gone), error
 
 
+def _folder_of_masks(one: _Placed, classes: Collection[str]) -> str | None:
+    """Returns the folder of masks in which a picture lies, if any; the folder of a class is none."""
+    folders = one.below if folded(one.name) in classes else (one.name, *one.below)
+    return next(filter(is_of_masks, folders), None)
+
+
 def _masks_beside(folders: set[str]) -> DataError | None:
     """Returns the refusal of folders of images beside folders of masks."""
     images, masks = {name for name in folders if plain(name) in _IMAGES}, set(filter(is_of_masks, folders))
-    return _of_masks(images | masks) if images and masks else None
+    return _of_masks(images, masks) if images and masks else None
 
 
-def _named_alike(placed: Sequence[_Placed]) -> DataError | None:
-    """Returns the refusal of folders of masks by their names, most of whose files are called as pictures elsewhere."""
-    masks = [one for one in placed if is_mask(one.file)]
-    others = {PurePosixPath(one.file).stem: one.name for one in placed if not is_mask(one.file)}
-    images = {others[stem] for one in masks if (stem := PurePosixPath(one.file).stem) in others}
-    alike = sum(PurePosixPath(one.file).stem in others for one in masks)
-    return _of_masks({*images, *(one.name for one in masks)}) if masks and 2 * alike > len(masks) else None
+def _named_alike(placed: Sequence[_Placed], in_masks: Mapping[str, str]) -> DataError | None:
+    """Returns the refusal of folders of masks by their names, most of whose files are called as pictures elsewhere.
+
+    Where many more pictures are called so, numbers begin anew in each folder, and the one is a patient's.
+    """
+    called = {stem for file in in_masks for stem in named_as(file)}
+    images: dict[str, list[str]] = defaultdict(list)
+    for one in placed if called else ():
+        if one.file not in in_masks and (stem := stem_of(one.file)) in called:
+            images[stem].append(one.name)
+    alike = sum(any(stem in images for stem in named_as(file)) for file in in_masks)
+    if 2 * alike <= len(in_masks) or sum(map(len, images.values())) > _MOST_OF_ONE_MASK * alike:
+        return None
+    return _of_masks({name for names in images.values() for name in names}, {*in_masks.values()})
 
 
-def _of_masks(folders: set[str]) -> DataError:
+def _of_masks(images: set[str], masks: set[str]) -> DataError:
     return DataError(
-        "folders must be classes or patients, got folders of images beside folders of masks: "
-        f"{', '.join(sorted(folders))}. For "
+        f"folders must be classes or patients, got folders of images ({shortened(sorted(images))}) beside folders of "
+        f"masks ({shortened(sorted(masks))}). For "
         "segmentation give a manifest.csv (image, patient, mask); for classification take the masks out of the "
-        f"data folder, or give a {METADATA}.",
+        f"data folder, or give a {METADATA}; if the folders are classes, name them in `[data] classes`.",
         code="data-masks-beside-images",
     )
 
 
-def _numbered(folders: set[str], options: ReaderOptions) -> DataError | None:
-    """Returns the refusal of folders that are numbered parts of one set, unless the study names them as classes."""
-    found = [_SHARD.fullmatch(folder) for folder in folders]
-    stems = {match[1].casefold() for match in found if match}
-    if len(folders) < 2 or len(stems) != 1 or not all(found) or {*map(folded, folders)} <= options.listed:
+def _numbered(folders: set[str]) -> DataError | None:
+    """Returns the refusal of folders that are numbered parts of one set, also where others lie beside them."""
+    stems: dict[str, list[str]] = defaultdict(list)
+    for folder in sorted(folders):
+        if match := _SHARD.fullmatch(folder):
+            stems[match[1].casefold()].append(folder)
+    parts = [folder for found in stems.values() if len(found) > 1 for folder in found]
+    if not parts:
         return None
     return DataError(
-        f"folders must be classes, got numbered parts of one set: {shortened(sorted(folders))}. Give the labels in a "
+        f"folders must be classes, got numbered parts of one set: {shortened(parts)}. Give the labels in a "
         f"{METADATA} or a manifest.csv (image, patient, label); if the folders are classes, name them in `[data] "
         "classes`.",
         code="data-numbered-parts",
