@@ -16,7 +16,8 @@ def scoring_layer(network: Network) -> tuple[nn.Linear | None, bool]:
     """Returns the one layer that is trained, and whether its scores are those of grades; None as `linear_layer`."""
     layers = [module for module in network.trained.modules() if not list(module.children())]
     is_ordinal = bool(layers) and isinstance(layers[-1], ContinuationRatios)
-    *before, head = layers[: len(layers) - is_ordinal] or [None]
-    fixed = all(isinstance(layer, nn.Flatten | nn.Identity) for layer in before)
-    is_head = not network.segments and isinstance(head, nn.Linear) and fixed and head.weight.requires_grad
-    return (head if is_head else None), is_ordinal  # type: ignore[return-value]  # it is a linear layer
+    match layers[: len(layers) - is_ordinal]:
+        case [*before, nn.Linear() as head] if not network.segments and head.weight.requires_grad:
+            if all(isinstance(layer, nn.Flatten | nn.Identity) for layer in before):
+                return head, is_ordinal
+    return None, is_ordinal
