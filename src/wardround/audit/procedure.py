@@ -102,7 +102,7 @@ def audit_procedure(
     """Returns what leaving one patient out changes; or the reason why it was not tried.
 
     Args:
-        study: is read, dealt out and trained for `ROUNDS` rounds.
+        study: is read, dealt out and trained for `ROUNDS` rounds, after its centre rounds.
         observer: is told of progress.
         runs: of each of the two worlds.
         alpha: probability that one of the bounds is above the truth.
