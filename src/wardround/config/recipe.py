@@ -92,9 +92,9 @@ CENTRE_SHARE = 0.03
 SCORE_SHARE = 0.05
 """Share of mu squared that is spent on thresholds and calibration, after training."""
 
-_RESOLVED = [
+_RESOLVED = {
     key for key, field in FederatedSGD.model_fields.items() if key not in LATER_KEYS and field.default is not None
-]
+}
 """Keys of every run's resolved study. One of an earlier version has no `centre_rounds` beside them, and no centre."""
 
 _STRATEGIES = ("fedsgd", "pooled", "alone", "ensemble")
@@ -156,7 +156,7 @@ def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
     if recipe.stride > 1 and "augment" not in training:
         found["training"] = {"stride": recipe.stride} | training
     privacy = {"clipping_norm": recipe.clipping_norm} | privacy
-    is_resolved = not {*_RESOLVED} - {*federation}
+    is_resolved = federation.keys() >= _RESOLVED
     own = {"strategy": "fedsgd", "learning_rate": "auto", "momentum": MOMENTUM, "average_last": AVERAGE_LAST}
     federation = own | federation
     if "rounds" not in federation:
