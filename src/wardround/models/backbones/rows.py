@@ -8,7 +8,7 @@ the network one at a time, and each on one thread.
 """
 
 import hashlib
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -81,10 +81,14 @@ class BackboneRows(Encoder):
         """
         if torch.compiler.is_exporting():
             return self._rows(pictures)
+        threads = min(torch.get_num_threads(), len(pictures))
+        if threads == 0:
+            return torch.zeros(0, num_features(self.backbone))
+        if torch.get_num_threads() == 1:
+            return torch.cat([self._row(picture) for picture in pictures])
         # With several threads a convolution of one picture would be cut and summed in another way.
-        with one_thread() if torch.get_num_threads() > 1 else nullcontext(), torch.no_grad():
-            rows = [self._row(picture[None]) for picture in pictures]
-        return torch.cat(rows) if rows else torch.zeros(0, num_features(self.backbone))
+        with one_thread(), ThreadPoolExecutor(threads, initializer=torch.get_num_threads) as pool:
+            return torch.cat(list(pool.map(self._row, pictures)))
 
     def constants(self) -> Constants:
         """Returns the public numbers of a row, and the hashes of those that are in files."""
@@ -95,7 +99,8 @@ class BackboneRows(Encoder):
         }  # fmt: skip
 
     def _row(self, picture: Tensor) -> Tensor:
-        row = self._rows(picture)
+        with torch.no_grad():
+            row = self._rows(picture[None])
         assert abs(float(row.square().sum()) - 1) < _WITHIN, "a row has norm one"
         return row
 
