@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from wardround.records.folder import RunRecord
     from wardround.simulation.run import resume_run, run_study
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "Account": "wardround.ledger.account",

@@ -2,11 +2,11 @@
 
 A score is the logit of a class less the largest logit of the others. Of two classes one score says all (that of the
 second class); of K > 2 classes there is one score for each. A picture of class y gives, for each score s,
-e_[y is the class] (x) (1, sin(s / 6), cos(s / 6)): six numbers, of squared norm 2 for any score. Scores are cut,
-to -9 and 28 for pictures of the class, to -18 and 9 for others. A patient gives the mean over their pictures.
+e_[y is the class] (x) (1, sin(s / 7), cos(s / 7)): six numbers, of squared norm 2 for any score. Scores are cut,
+to -10.5 and 32.5 for pictures of the class, to -21 and 10.5 for others. A patient gives the mean over their pictures.
 
-The sums are a count and, at one frequency, the characteristic function of the scores, E exp(i s / 6): of normal scores
-with mean m and deviation d it is exp(i m / 6 - d^2 / 72). Powers of the score would have to be cut at
+The sums are a count and, at one frequency, the characteristic function of the scores, E exp(i s / 7): of normal scores
+with mean m and deviation d it is exp(i m / 7 - d^2 / 98). Powers of the score would have to be cut at
 a largest score, and be released with the noise that this needs.
 
 Released: the sum over patients, with noise (`wardround.federation.strategies.scored`). Sensitivity: with S scores the
@@ -35,13 +35,13 @@ from wardround.types import Vector
 
 Rows64 = npt.NDArray[np.float64]
 
-SCALE = 6.0
-"""The score, in nats, that makes an angle of 1."""
+SCALE = 7.0
+"""The score, in nats, that makes an angle of 1: a larger one tells larger scores apart, and has more noise."""
 
-_OWN, _OTHERS = (-9.0, 28.0), (-18.0, 9.0)
+_OWN, _OTHERS = (-10.5, 32.5), (-21.0, 10.5)
 """Least and largest score of pictures of a class, and of those of others. An angle tells no score of a class from one
-that is 12 pi away, and those outside would be taken for such; they are cut, at every learning rate. Other
-classes may be of two kinds, near and far: a mean angle lies between theirs only within half a turn, 6 pi."""
+that is 14 pi away, and those outside would be taken for such; they are cut, at every learning rate. Other
+classes may be of two kinds, near and far: a mean angle lies between theirs only within half a turn, 7 pi."""
 
 MOMENTS = 3
 """1, sine and cosine."""
