@@ -97,7 +97,8 @@ def _of(sums: Rows64, side: int) -> tuple[float, float]:
     """Returns mean and variance of a normal score, in nats, from sums of 1, sine and cosine.
 
     An angle says the mean up to whole turns: it is taken from a quarter turn against `side` to three quarters along it,
-    -11 to 33 for a class (`side` = 1) and -33 to 11 for the others (-1). The variance is at most 0 where noise hides it.
+    -11 to 33 for a class (`side` = 1) and -33 to 11 for the others (-1). The variance is at most 0 where noise hides
+    it.
     """
     angle = side * math.atan2(sums[1], sums[2])
     length = math.hypot(sums[1], sums[2]) / sums[0]
