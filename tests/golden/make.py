@@ -186,10 +186,13 @@ def machine() -> dict[str, object]:
 
 
 def _processor() -> str:
+    """The first processor's name, family and model: kernels are chosen by the last two, and names are shared."""
     known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
+    lines = known.read_text().partition("\n\n")[0].splitlines() if known.exists() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in facts:
+        return platform.machine()
+    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')})"
 
 
 def differences(kept: Found, found: Found, *, elsewhere: bool) -> list[str]:
