@@ -60,7 +60,7 @@ def encoded(network: Network, pixels: Pictures) -> Tensor:
 
     A frozen network takes one picture at a time: in a batch, its last bits would follow from the batch's size.
     """
-    at_once = 256 if next(network.encode.parameters(), None) is None else 1
+    at_once = 64 if next(network.encode.parameters(), None) is None else 1
     starts = range(0, len(pixels), at_once)
     with torch.no_grad():
         return torch.cat([network.encode(torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
