@@ -1,7 +1,9 @@
 import logging
 import math
 
+import numpy as np
 import pytest
+from dp_accounting import GaussianDpEvent, rdp
 from tests.accounting.deltas import delta_of
 from tests.cases import family
 
@@ -21,7 +23,7 @@ from wardround.accounting.events import (
 )
 from wardround.accounting.mechanisms import gaussian_epsilon, laplace_epsilon
 from wardround.accounting.pld import COARSE, pld_epsilon
-from wardround.accounting.rdp import rdp_epsilon_2020
+from wardround.accounting.rdp import divergences_of, rdp_epsilon_2020
 from wardround.errors import PrivacyError
 
 PLD, RDP = AccountantKind
@@ -139,3 +141,13 @@ def test_the_accountants_write_nothing_to_the_log(caplog):
         epsilon_of(training(0.170648, 2.0, 1_251), 1e-4, RDP)
     assert not caplog.records
     assert not logging.getLogger("absl").disabled
+
+
+@pytest.mark.parametrize("noise_multiplier", [1e-140, 1e-3, 0.7, 41.3, 1e6])
+def test_the_closed_form_of_gaussian_noise_has_the_bits_of_the_library(noise_multiplier):
+    """So a run whose ledger holds Gaussian releases alone does without the half second of the library's import."""
+    orders = np.concatenate([np.linspace(1.01, 3, 40), np.arange(4.0, 300.0)])
+    library = rdp.RdpAccountant(tuple(orders))
+    library.compose(GaussianDpEvent(noise_multiplier), 1)
+    ours = divergences_of(((GaussianEvent(noise_multiplier), 1),), orders)
+    assert np.array_equal(ours, library.rdp)

@@ -12,7 +12,7 @@ from tests.errors import raises_code
 from wardround.errors import MachineError
 from wardround.models.catalogue import build
 from wardround.training import encodings as module
-from wardround.training.encodings import encodings, is_kept
+from wardround.training.encodings import encoded, encodings
 
 COUNT = 10
 
@@ -126,12 +126,17 @@ def test_a_cache_that_cannot_be_written_is_refused(pixels, tmp_path):
         encodings(frozen(), pixels, tmp_path / "file", silent)
 
 
-def test_only_rows_of_frozen_parameters_are_kept(tmp_path):
-    assert is_kept(frozen())
-    assert not is_kept(frozen(train="all"))
-    for name in ("features", "linear"):
-        generator = torch.Generator()
-        assert not is_kept(build(name, size=(16, 16), channels=1, num_classes=2, init_generator=generator))
+def test_histograms_are_encoded_some_together_and_have_the_bits_of_each_alone(pixels, tmp_path, monkeypatch):
+    network = build("features", size=(16, 16), channels=1, num_classes=2, init_generator=torch.Generator())
+    alone = torch.cat([network.encode(torch.from_numpy(pixels[row : row + 1])) for row in range(COUNT)])
+    sizes, inner = [], network.encode.forward
+    monkeypatch.setattr(network.encode, "forward", lambda shown: sizes.append(len(shown)) or inner(shown))
+    monkeypatch.setattr(module, "_MOST_AT_ONCE", 3)
+    told, progress = counted()
+    assert torch.equal(encodings(network, pixels, tmp_path, progress), alone)
+    assert sorted(sizes) == [1, 1, 2, 3, 3]  # parts of 4
+    assert [done for done, _ in told] == [3, 4, 7, 8, 10]
+    assert torch.equal(encoded(network, pixels), alone)
 
 
 def test_encodings_of_weights_from_a_file_follow_the_file(pixels, tmp_path):

@@ -29,7 +29,7 @@ from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.training.device import device_for
-from wardround.training.encodings import Lattice, encodings, is_kept
+from wardround.training.encodings import Lattice, encodings
 from wardround.training.workbench import Workbench
 
 DEFAULT_CACHE = Path("~/.cache/wardround")
@@ -99,7 +99,7 @@ def workbench_of(
     The loss is the study's by default. `inputs` are of every picture, where they are not the network's own encoding.
     Encodings of a frozen network are kept in the cache; `progress` is told how many are computed.
     """
-    if inputs is None and is_kept(network):
+    if inputs is None and network.encode_once:
         inputs = encodings(network, images.pixels, cache_of(study), progress)
     stride = study.training.stride
     lattice = None

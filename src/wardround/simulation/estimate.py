@@ -37,7 +37,7 @@ from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.availability import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references, num_runs
-from wardround.training.encodings import Lattice, is_kept, strided
+from wardround.training.encodings import Lattice, strided
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.workbench import Workbench
 from wardround.types import Persons
@@ -260,7 +260,7 @@ def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tup
         started = time.perf_counter()
         size = network.encode(shown).numel() * pictures * 4
     seconds = (time.perf_counter() - started) * pictures / torch.get_num_threads()
-    if not is_kept(network) or not pictures:
+    if not pictures:
         return size, []
     return size, [
         f"encoding {counted(pictures, 'picture')} takes about {max(1, round(seconds))} s once, and is kept in the cache"
@@ -268,14 +268,11 @@ def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tup
 
 
 def _inputs(network: Network, shown: torch.Tensor) -> torch.Tensor:
-    """Returns the inputs of the trained part, (picture, ...).
+    """Returns the inputs of the trained part, (picture, ...), of a network that is encoded once.
 
-    A frozen network encodes the first picture, and multiples of its encoding stand for the others, which take the time
-    of pictures that differ.
+    The first picture is encoded, and multiples of its encoding stand for the others, which take the time of pictures
+    that differ.
     """
-    if not is_kept(network):
-        inputs: torch.Tensor = network.encode(shown)
-        return inputs
     first: torch.Tensor = network.encode(shown[:1])
     return first * torch.linspace(0.5, 1.0, len(shown)).reshape(-1, *[1] * (first.ndim - 1))
 

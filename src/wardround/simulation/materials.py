@@ -9,7 +9,6 @@ from wardround.errors import DataError
 from wardround.hospital.pictures import read_images, workbench_of
 from wardround.images.patients import ImageSet
 from wardround.simulation.dealing import Split, split_patients
-from wardround.training.encodings import is_kept
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
 from wardround.types import HospitalName
@@ -65,7 +64,7 @@ def gather(study: Study, observer: Observer) -> Materials:
         study, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
     )
     bound = study.privacy.images_per_patient
-    if is_kept(network):
+    if network.encode_once:
         observer.stage("encoding pictures")
     workbench = workbench_of(study, images, network, progress=lambda done, total: observer.progress(done, total))
     return Materials(

@@ -1,11 +1,12 @@
 """Encodings of every picture of a set, computed once, in parallel, and kept: memory-mapped rows of numbers.
 
-A frozen network's encoding follows from one picture and from public numbers alone, so it costs no privacy; like the
+An encoding that is not trained follows from one picture and from public numbers alone, so it costs no privacy; like the
 pictures it is private and is kept in the hospital's own cache. The name of a file is a hash of the encoder, of torch's
 version, and of the pictures' bytes: other pictures or another encoder have another file.
 
-A picture is encoded alone and on one thread, and as many at once as torch may use threads, so the number of threads
-changes no bit. Parts of the file appear one by one: an interrupted encoding goes on from the last part.
+A frozen network encodes a picture alone, an encoding without parameters some together; each call is on one thread, and
+as many run at once as torch may use threads, so the number of threads changes no bit. Parts of the file appear one by
+one: an interrupted encoding goes on from the last part.
 """
 
 import hashlib
@@ -35,6 +36,9 @@ FORMAT = 1
 PART = 128
 """Pictures in one part of the file: at most so many are encoded again after an interruption."""
 
+_MOST_AT_ONCE = 64
+"""Pictures in one call of an encoding without parameters."""
+
 _STRIDED_PART = 16
 """Those of a stride: an encoding of every so many voxels of a volume may still be large."""
 
@@ -56,20 +60,20 @@ class Lattice:
 
 
 def encoded(network: Network, pixels: Pictures) -> Tensor:
-    """Returns inputs of every picture, (picture, ...): the encoding is fixed, public, and of each picture alone.
-
-    A frozen network takes one picture at a time: in a batch, its last bits would follow from the batch's size.
-    """
-    at_once = 64 if next(network.encode.parameters(), None) is None else 1
+    """Returns inputs of every picture, (picture, ...): the encoding is fixed, public, and of each picture alone."""
+    at_once = _at_once(network)
     starts = range(0, len(pixels), at_once)
     with torch.no_grad():
         return torch.cat([network.encode(torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
 
 
-def is_kept(network: Network) -> bool:
-    """Returns whether a network's encodings are worth a file: those of a frozen network, one row a picture."""
-    is_graph = isinstance(network.encode, OnnxRows)
-    return network.encode_once and (is_graph or next(network.encode.parameters(), None) is not None)
+def _at_once(network: Network) -> int:
+    """Returns the most pictures of one call: in a batch, the last bits of a frozen network would follow from its size.
+
+    Sums of an encoding without parameters have an order of their own for each picture.
+    """
+    has_parameters = next(network.encode.parameters(), None) is not None
+    return 1 if has_parameters or isinstance(network.encode, OnnxRows) else _MOST_AT_ONCE
 
 
 def encodings(
@@ -78,10 +82,10 @@ def encodings(
     """Returns the encodings of all pictures, (picture, ...), float32, mapped from a file that is made if missing.
 
     Args:
-        network: one for which `is_kept`; any with a stride.
+        network: one that is encoded once; any with a stride.
         pixels: (picture, channel, *space), uint8; may be a memory map.
         cache_dir: folder of the files, created for its owner alone if missing.
-        progress: told after every picture, while there is something to compute.
+        progress: told after every call of the encoder, while there is something to compute.
         stride: keeps the encoding of every so many pixels along each axis of space (`strided`) alone.
 
     Guarantee:
@@ -134,19 +138,22 @@ def _encoded(
 ) -> npt.NDArray[np.float32]:
     """Returns the encodings of some pictures, (picture, ...); an interruption waits for those under way only."""
 
-    def alone(row: int) -> npt.NDArray[np.float32]:
+    def together(start: int) -> npt.NDArray[np.float32]:
         with torch.no_grad():
-            encoding: Tensor = network.encode(torch.from_numpy(np.array(pixels[row : row + 1])))
+            group = pixels[start : min(start + at_once, some.stop)]
+            encoding: Tensor = network.encode(torch.from_numpy(np.array(group)))
         return (encoding if stride is None else strided(encoding, stride)).numpy()
 
+    at_once = _at_once(network) if stride is None else 1
     workers = torch.get_num_threads()
     with one_thread(), ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(alone, row) for row in some]
-        rows = []
+        futures = [pool.submit(together, start) for start in some[::at_once]]
+        rows, done = [], some.start
         try:
             for future in futures:
                 rows.append(future.result())
-                progress(some.start + len(rows), len(pixels))
+                done += len(rows[-1])
+                progress(done, len(pixels))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return np.concatenate(rows)

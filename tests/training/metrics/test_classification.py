@@ -10,6 +10,7 @@ from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
     cohen_kappa_score,
+    matthews_corrcoef,
     recall_score,
     roc_auc_score,
 )
@@ -71,6 +72,7 @@ def test_two_class_metrics_are_sklearns(seed):
     assert metrics.auroc == exactly(roc_auc_score(labels, scores[:, 1]))
     assert metrics.auprc == exactly(average_precision_score(labels, scores[:, 1]))
     assert metrics.matthews == exactly(np.corrcoef(labels, called)[0, 1])
+    assert metrics.matthews == matthews_corrcoef(labels, called)
     assert metrics.class_shares == pytest.approx([1 - labels.mean(), labels.mean()])
     assert metrics.majority_accuracy == pytest.approx(max(labels.mean(), 1 - labels.mean()))
 
@@ -82,6 +84,7 @@ def test_several_class_metrics_are_sklearns():
     one_hot = np.eye(4)[labels]
     assert metrics.auprc == exactly(average_precision_score(one_hot, scores, average="macro"))
     assert metrics.matthews == exactly(correlation(labels, scores.argmax(axis=1)))
+    assert metrics.matthews == matthews_corrcoef(labels, scores.argmax(axis=1))
     assert metrics.balanced_accuracy == exactly(balanced_accuracy_score(labels, scores.argmax(axis=1)))
     assert metrics.sensitivity is metrics.specificity is None
     assert metrics.sensitivity_at_fixed_specificity is metrics.quadratic_kappa is None

@@ -115,7 +115,7 @@ def evaluate(
         specificity=recalls[0] if two else None,
         grades=grades,
         class_shares=tuple((counts / len(labels)).tolist()),
-        matthews=confusion.matthews(labels, called),
+        matthews=number(confusion.matthews(table)[0]),
         calibration_error=calibration.calibration_error(bins),
         brier=calibration.brier(scores, labels),
         sensitivity_at_fixed_specificity=(
