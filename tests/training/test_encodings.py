@@ -129,8 +129,8 @@ def test_a_cache_that_cannot_be_written_is_refused(pixels, tmp_path):
 def test_histograms_are_encoded_some_together_and_have_the_bits_of_each_alone(pixels, tmp_path, monkeypatch):
     network = build("features", size=(16, 16), channels=1, num_classes=2, init_generator=torch.Generator())
     alone = torch.cat([network.encode(torch.from_numpy(pixels[row : row + 1])) for row in range(COUNT)])
-    sizes, inner = [], network.encode.forward
-    monkeypatch.setattr(network.encode, "forward", lambda shown: sizes.append(len(shown)) or inner(shown))
+    sizes: list[int] = []
+    network.encode.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     monkeypatch.setattr(module, "_MOST_AT_ONCE", 3)
     told, progress = counted()
     assert torch.equal(encodings(network, pixels, tmp_path, progress), alone)
