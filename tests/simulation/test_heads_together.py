@@ -171,7 +171,7 @@ def fitted_models(monkeypatch, head_study, materials):
         with monkeypatch.context() as patch:
             patch.setattr(references, "_row", lambda name, own, models, *_, **__: found.update(models) or {})
             study = head_study()
-            references.fitted_reference(name, study, plan_of(study), materials)
+            references.fitted_reference(name, study, plan_of(study), materials, {})
         return {hospital: np.asarray(model).reshape(2, -1) for hospital, model in found.items()}
 
     return of

@@ -42,7 +42,8 @@ from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.sweeps.together import Head, share_passes, trained_together
 from wardround.training.convex import fit_head
 from wardround.training.patients import TrainingPatients, united
-from wardround.types import HospitalName
+from wardround.training.workbench import Workbench
+from wardround.types import HospitalName, Vector
 from wardround.work import HeadFit
 
 POOLED = HospitalName("pooled")
@@ -132,11 +133,12 @@ def run_references(
     """
     names, rows = record.outstanding, dict[str, dict[str, object]]()
     fitted = [name for name in names if not REFERENCES[name].private] if is_fitted(study, materials) else []
+    heads: dict[bool, Models] = {}  # of each hospital or of all together: references of one kind share them
     alike = [name for name in names if name in _OF_ALL and name not in fitted]
     for name in names:
         observer.stage(f"reference run: {name}")
         if name in fitted:
-            row = fitted_reference(name, study, plan, materials)
+            row = fitted_reference(name, study, plan, materials, heads)
         elif name in alike and share_passes(study, plan, materials):
             rows = rows or run_together(alike, study, plan, materials, observer)
             row = rows[name]
@@ -169,18 +171,27 @@ def is_fitted(study: Study, materials: Materials) -> bool:
     return study.recipe is not None and materials.workbench.trains_head
 
 
-def fitted_reference(name: str, study: Study, plan: Plan, materials: Materials) -> dict[str, object]:
+def fitted_reference(
+    name: str, study: Study, plan: Plan, materials: Materials, heads: dict[bool, Models]
+) -> dict[str, object]:
     """Returns the row of a head without privacy: logistic regression on the rows, fitted to the end; see `is_fitted`.
 
-    A patient weighs one over all own pictures. Of all hospitals' patients, or of each hospital's a head.
+    A patient weighs one over all own pictures. Of all hospitals' patients, or of each hospital's a head: `heads` has
+    those of each kind that are fitted already, and gets them.
     """
     strategy, (_, own) = _strategy_of(name, study), _resting_on(name, study, plan)
-    hospitals = materials.hospitals if strategy in ALONE else {POOLED: pooled(materials.hospitals)}
-    models: Models = {}
-    for hospital, patients in hospitals.items():
-        fit = HeadFit(PENALTY / max(1, len(patients)), 1.0, None)
-        models[hospital] = fit_head(materials.workbench, patients, fit).astype(np.float32)
-    return _row(name, own, models, materials, ensemble=strategy == "ensemble", how=_FITTED)
+    is_alone = strategy in ALONE
+    if is_alone not in heads:
+        hospitals = materials.hospitals if is_alone else {POOLED: pooled(materials.hospitals)}
+        heads[is_alone] = {
+            hospital: _fitted(materials.workbench, patients) for hospital, patients in hospitals.items()
+        }
+    return _row(name, own, heads[is_alone], materials, ensemble=strategy == "ensemble", how=_FITTED)
+
+
+def _fitted(workbench: Workbench, patients: TrainingPatients) -> Vector:
+    fit = HeadFit(PENALTY / max(1, len(patients)), 1.0, None)
+    return fit_head(workbench, patients, fit).astype(np.float32)
 
 
 def run_reference(

@@ -104,6 +104,8 @@ def regularised_loss(
     The loss is the sum of `each` times the pictures' cross-entropies, plus half of `regularisation` times the squared
     weights.
     """
+    if classes == 2:
+        return _loss_of_two(rows, labels, each, regularisation)
     from scipy.special import logsumexp  # here: a run whose head is not fitted to the end does without
 
     truth = np.eye(classes)[labels]
@@ -115,6 +117,23 @@ def regularised_loss(
         slope = (np.exp(logits - normaliser) - truth) * each[:, None]
         value = float(each @ losses + regularisation / 2 * (weights @ weights))
         return value, (slope.T @ rows).ravel() + regularisation * weights
+
+    return objective
+
+
+def _loss_of_two(rows: Float64, labels: npt.NDArray[np.int64], each: Float64, regularisation: float) -> Objective:
+    """Returns what `regularised_loss` does, of two classes: their cross-entropy is a function of one difference.
+
+    A product with one vector runs at the memory's speed, and with a matrix of two columns at a third of it.
+    """
+
+    def objective(weights: Float64) -> tuple[float, Float64]:
+        first, second = weights.reshape(2, -1)
+        apart = rows @ (second - first)
+        losses = np.logaddexp(0.0, apart) - labels * apart
+        slope = ((np.exp(-np.logaddexp(0.0, -apart)) - labels) * each) @ rows
+        value = float(each @ losses + regularisation / 2 * (weights @ weights))
+        return value, np.concatenate([-slope, slope]) + regularisation * weights
 
     return objective
 
