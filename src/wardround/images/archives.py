@@ -7,6 +7,7 @@ member, for names may hold names of people. Reading stops at a limit, which the 
 """
 
 import io
+import os
 import posixpath
 import re
 import stat
@@ -40,9 +41,17 @@ BROKEN = (
 )  # fmt: skip
 """Errors that zipfile and tarfile let through on damaged archives."""
 
+Stamp = tuple[int, ...]
+"""Size, time of the content, time of the last change of any kind (nanoseconds since 1970), inode and device."""
+
 _SMALL_BYTES = 200_000_000
 _MAX_DIRECTORY_BYTES = 64_000_000
 _MAX_NAME = 1024
+
+
+def stamp_of(seen: os.stat_result) -> Stamp:
+    """Returns what the system says of a file, by which a later change of it is noticed."""
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev
 
 
 def open_archive(path: Path) -> "Zip | Tar":
@@ -99,6 +108,10 @@ class Zip:
                 raise ValueError
             return data
 
+    def stamp(self, name: str) -> Stamp:
+        """See `Source`: that of the archive, which is read through one handle."""
+        return stamp_of(os.fstat(self._file.fileno()))
+
     def close(self) -> None:
         """See `Source`."""
         self._archive.close()
@@ -153,6 +166,10 @@ class Tar:
         if len(data) < min(limit, self.sizes[name]):
             raise ValueError
         return data
+
+    def stamp(self, name: str) -> Stamp:
+        """See `Source`: that of the archive, which is read through one handle."""
+        return stamp_of(os.fstat(self._file.fileno()))
 
     def close(self) -> None:
         """See `Source`."""

@@ -21,14 +21,14 @@ import numpy.typing as npt
 from wardround.errors import DataError
 from wardround.images.archives import MAX_MEMBERS
 from wardround.images.findings import LeftOut
-from wardround.images.store import Store, open_store
+from wardround.images.store import Source, Store, open_store
 
 ENDING = ".npz"
 PARTS = ("train", "val", "test")
 _MOST_VALUES = 1 << 40
 
 
-class _Pictures:
+class _Pictures(Source):
     """Pictures of arrays in memory, each as a .npy file."""
 
     left_out: tuple[LeftOut, ...] = ()

@@ -58,7 +58,8 @@ def load_images(
 ) -> ImageSet:
     """Patients with all their images, decoded, from a folder or an archive in one of the known layouts.
 
-    Every file's content is hashed each time, so a changed picture is noticed; decoding happens once.
+    A file's content is hashed when it is new, or when its size, a time or its inode has changed, so that a changed
+    picture is noticed; decoding happens once.
 
     Args:
         layout: one of `wardround.images.layouts.readers.LAYOUTS`.

@@ -28,7 +28,7 @@ from wardround.images.dicom.series import pictures, volumes, without_repeats
 from wardround.images.entries import PICTURE_ENDINGS, Entry
 from wardround.images.findings import LeftOut
 from wardround.images.layouts.medmnist import ArrayDecoder
-from wardround.images.store import Store, open_store
+from wardround.images.store import Source, Store, open_store
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})(\.nii(?:\.gz)?)")
 _MARK_BYTES = 132
@@ -70,7 +70,7 @@ class Wanted:
     channels: int
 
 
-class _Given:
+class _Given(Source):
     """Files that were named one by one, which together are a store; the name of each is its path as it was given."""
 
     left_out: tuple[LeftOut, ...] = ()

@@ -16,7 +16,7 @@ from typing import Protocol
 from wardround.boundary.machine import reading_faults
 from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
-from wardround.images.archives import BROKEN, MAX_BYTES, is_hidden, open_archive
+from wardround.images.archives import BROKEN, MAX_BYTES, Stamp, is_hidden, open_archive, stamp_of
 from wardround.images.findings import LeftOut
 
 _MAX_LINKS = 10_000
@@ -24,14 +24,20 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"
 
 
 class Source(Protocol):
-    """Members with their sizes, and those that are left out; `read` gives the first `limit` bytes of one."""
+    """Members with their sizes, and those that are left out."""
 
     sizes: dict[str, int]
     left_out: tuple[LeftOut, ...]
 
-    def read(self, name: str, limit: int) -> bytes: ...  # noqa: D102
+    def read(self, name: str, limit: int) -> bytes:
+        """Returns the first `limit` bytes of a member."""
 
-    def close(self) -> None: ...  # noqa: D102
+    def stamp(self, name: str) -> Stamp | None:
+        """Returns what the system says of a member, or of the archive; None where it says nothing."""
+        return None
+
+    def close(self) -> None:
+        """Closes an archive."""
 
 
 class Store:
@@ -88,6 +94,10 @@ class Store:
             f"every file must be readable, {name} is not: {reason}. Check it, or copy it again.",
             code="data-file-unreadable",
         )
+
+    def stamp(self, name: str) -> Stamp | None:
+        """Returns what the system says of a file, or its archive, now; None of one that cannot be looked at."""
+        return self._source.stamp(self._real(name))
 
     def alias(self, name: str) -> str:
         """Returns a name that says nothing, `file 12 of 300`; every method takes it for the file's own."""
@@ -232,6 +242,12 @@ class _Folder:
         with open(path, "rb") as file:
             # A buffer of the whole limit would be taken for each thread.
             return file.read(min(limit, os.fstat(file.fileno()).st_size + 1))
+
+    def stamp(self, name: str) -> Stamp | None:
+        try:
+            return stamp_of(os.stat(os.path.join(self._root, name)))
+        except OSError:
+            return None
 
     def close(self) -> None:
         pass

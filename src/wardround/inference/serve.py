@@ -25,7 +25,7 @@ from wardround.images.dicom.parse import is_dicom
 from wardround.images.findings import LeftOut
 from wardround.images.loose import Unread, Wanted, unlabelled
 from wardround.images.rows.recipe import VolumeRecipe
-from wardround.images.store import Store
+from wardround.images.store import Source, Store
 from wardround.inference.answers import Prediction, Unanswered
 from wardround.inference.model import Model
 from wardround.inference.reading import read, recipe_of
@@ -62,7 +62,7 @@ class Answer:
 HTML, JSON, BYTES = "text/html; charset=utf-8", "application/json", "application/octet-stream"
 
 
-class _Content:
+class _Content(Source):
     """One file in memory."""
 
     left_out: tuple[LeftOut, ...] = ()

@@ -1,6 +1,7 @@
 """The files that reading and encoding keep in a cache folder: listed, and removed. A run makes again what it misses.
 
-A file is known by its name alone: 40 hexadecimal digits and one of four endings, in the folder or in its `encodings/`.
+A file is known by its name alone: 40 hexadecimal digits and one of four endings, in the folder, in its `encodings/` or
+in its `digests/`.
 Everything else in the folder is left alone, and no link is followed.
 """
 
@@ -10,6 +11,7 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +25,7 @@ _DAY = 86400
 
 @dataclass(frozen=True)
 class Kept:
-    """One kept set of pictures, or their encodings by one encoder.
+    """One kept set of pictures, their encodings by one encoder, or the digests of the files of one folder.
 
     Attributes:
         key: name of its files.
@@ -35,7 +37,7 @@ class Kept:
     """
 
     key: str
-    kind: Literal["pictures", "encodings"]
+    kind: Literal["pictures", "encodings", "digests"]
     shape: tuple[int, ...] | None
     num_bytes: int
     last_used: float
@@ -52,7 +54,11 @@ def kept_in(cache_dir: Path) -> list[Kept]:
     Raises:
         MachineError: the folder cannot be read.
     """
-    found = [*_of_folder(cache_dir, "pictures"), *_of_folder(cache_dir / "encodings", "encodings")]
+    folders: tuple[Literal["encodings", "digests"], ...] = ("encodings", "digests")
+    found = [
+        *_of_folder(cache_dir, "pictures"),
+        *chain.from_iterable(_of_folder(cache_dir / of, of) for of in folders),
+    ]
     return sorted(found, key=lambda kept: (-kept.last_used, kept.key))
 
 
@@ -70,7 +76,7 @@ def forget(kept: Kept) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _of_folder(folder: Path, kind: Literal["pictures", "encodings"]) -> Iterator[Kept]:
+def _of_folder(folder: Path, kind: Literal["pictures", "encodings", "digests"]) -> Iterator[Kept]:
     if not folder.is_dir() or folder.is_symlink():
         return
     by_key: dict[str, list[Path]] = {}

@@ -19,6 +19,7 @@ from wardround.images.entries import Entry, Target
 from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phantom_digests
 from wardround.images.listing import Listing
 from wardround.images.rows.cache import Cached, Fill, Progress, cache_key, cached_pictures
+from wardround.images.rows.known import KnownDigests
 from wardround.images.rows.recipe import Prepared, Recipe
 from wardround.images.store import Store
 
@@ -72,13 +73,17 @@ class _Room:
 class _Contents:
     """Files of a store with their SHA-256; those that were hashed first are kept, as long as they fit."""
 
-    def __init__(self, store: Store, most_bytes: int) -> None:
-        self._store, self._room, self._lock = store, most_bytes, threading.Lock()
+    def __init__(self, store: Store, known: KnownDigests, most_bytes: int) -> None:
+        self._store, self._known, self._room, self._lock = store, known, most_bytes, threading.Lock()
         self._kept: dict[str, tuple[bytes, str]] = {}
 
     def sha256(self, name: str) -> str:
-        """Returns the SHA-256 of a file's content."""
+        """Returns the SHA-256 of a file's content, which is read only if the file may have changed since it was."""
+        stamp = self._store.stamp(name)
+        if (digest := self._known.of(name, stamp)) is not None:
+            return digest
         content, digest = self.read(name)
+        self._known.note(name, stamp, digest)
         with self._lock:
             if len(content) <= self._room and name not in self._kept:
                 self._room -= len(content)
@@ -128,7 +133,8 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
     entries = listing.entries
     in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
     with QUIET, ThreadPoolExecutor(_WORKERS) as pool:
-        room, contents = _Room(_MOST_BYTES), _Contents(store, _MOST_KEPT)
+        known = KnownDigests(store.root, wanted.cache_dir)
+        room, contents = _Room(_MOST_BYTES), _Contents(store, known, _MOST_KEPT)
 
         def hashed(several: Sequence[tuple[str, ...]]) -> list[list[str] | None]:
             found: list[list[str] | None] = []
@@ -142,6 +148,7 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
 
         files = list(dict.fromkeys((*entry.files, *entry.mask) for entry in entries))
         parts = dict(zip(files, chain.from_iterable(pool.map(hashed, _shares(store.size, files))), strict=True))
+        known.keep()
         digests = [_joined(entry, parts[(*entry.files, *entry.mask)]) for entry in entries]
 
         def opened(frames: Frames) -> list[Prepared | str]:
