@@ -119,6 +119,40 @@ def test_a_mask_must_lie_on_its_volume():
         NIFTI.decode(ENTRY, [nifti_bytes(values, AFFINE)], [nifti_bytes(mask * np.float32(0.5), AFFINE)], None)
 
 
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float32]
+)
+@pytest.mark.parametrize("flip", [1, -1])
+def test_a_mask_of_any_type_has_the_classes_of_its_floats(dtype, flip):
+    affine = np.diag([flip * 1.0, 2.0, 3.0, 1.0])
+    mask = np.random.default_rng(3).integers(0, 100, (4, 5, 6)).astype(dtype)
+    data = nibabel.Nifti1Image(mask, affine, dtype=dtype).to_bytes()
+    raw = NIFTI.decode(ENTRY, [nifti_bytes(volume(), affine)], [data], None)
+    np.testing.assert_array_equal(raw.mask, read_nifti(data)[0][0])
+    assert raw.mask is not None
+    assert raw.mask.dtype == np.uint8
+    assert raw.mask.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(-1, np.int8), (256, np.int16), (2**31 + 1, np.uint32), (-(2**40), np.int64), (256, np.float32)],
+)
+def test_a_class_that_a_byte_does_not_hold_is_refused_in_any_type(value, dtype):
+    mask = np.zeros((4, 5, 6), dtype=dtype)
+    mask[3, 4, 5] = value
+    data = nibabel.Nifti1Image(mask, AFFINE, dtype=dtype).to_bytes()
+    with pytest.raises(DataError, match="whole numbers from 0 to 255"):
+        NIFTI.decode(ENTRY, [nifti_bytes(volume(), AFFINE)], [data], None)
+
+
+def test_a_mask_with_a_scale_has_scaled_classes():
+    image = nibabel.Nifti1Image((volume() > 0).astype(np.uint8), AFFINE)
+    image.header.set_slope_inter(2, 1)
+    raw = NIFTI.decode(ENTRY, [nifti_bytes(volume(), AFFINE)], [image.to_bytes()], None)
+    np.testing.assert_array_equal(raw.mask, 1 + 2 * (volume() > 0))
+
+
 def with_header(**fields):
     data = bytearray(nibabel.Nifti1Image(volume(), AFFINE).to_bytes())
     header = np.frombuffer(data, dtype=nibabel.nifti1.header_dtype, count=1)

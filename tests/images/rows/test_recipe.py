@@ -9,7 +9,7 @@ from wardround.errors import DataError
 from wardround.images.decode.raw import Raw
 from wardround.images.rows.fit import Fit
 from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeRecipe
-from wardround.images.rows.volume import centred, levels, resampled
+from wardround.images.rows.volume import PERCENTILES, centred, levels, percentiles, resampled
 
 
 def ball(shape, centre, radius, spacing=(1.0, 1.0, 1.0)):
@@ -115,3 +115,20 @@ def test_what_changes_a_row_changes_the_key():
         PictureRecipe(4, 1, circle=True),
     ]
     assert len({recipe.key for recipe in recipes}) == len(recipes)
+
+
+@given(st.integers(1, 700), st.sampled_from(["spread", "whole", "mostly zero", "one value"]), st.integers(0, 99))
+def test_percentiles_are_exactly_those_of_numpy(count, kind, seed):
+    generator = np.random.default_rng(seed)
+    values = generator.normal(0, 10.0 ** generator.integers(-3, 20), count)
+    values = {
+        "spread": values,
+        "whole": np.rint(values % 100),
+        "mostly zero": values * (generator.random(count) < 0.02),
+        "one value": np.full(count, values[0]),
+    }[kind].astype(np.float32)
+    before, expected = values.copy(), np.percentile(values, PERCENTILES)
+    found = percentiles(values.reshape(1, -1))
+    assert [end.dtype for end in found] == [np.float64, np.float64]
+    assert found == expected.tolist()
+    np.testing.assert_array_equal(values, before)

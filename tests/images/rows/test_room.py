@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wardround.images.rows.pixels import _Room, _shares
+from wardround.images.rows.pixels import _in_turn, _Room, _shares
 
 
 def test_threads_together_hold_no_more_than_the_limit_and_all_get_through():
@@ -45,13 +45,46 @@ def test_room_is_given_back_when_a_file_fails():
     [
         ([50_000_000] * 40, [1] * 40),
         ([1_000] * 40, [16, 16, 8]),
-        ([1_500_000] * 7, [3, 3, 1]),
+        ([375_000] * 7, [3, 3, 1]),
         ([1_000, 9_000_000, 1_000, 1_000], [2, 2]),
         ([], []),
     ],
 )
-def test_threads_hash_small_files_together_and_large_ones_alone(sizes, shares):
+def test_threads_take_small_files_together_and_large_ones_alone(sizes, shares):
     files = [(str(place),) for place in range(len(sizes))]
-    found = _shares(lambda name: sizes[int(name)], files)
+    found = _shares(files, sizes)
     assert [len(share) for share in found] == shares
     assert [names for share in found for names in share] == files
+
+
+def test_results_come_in_order_and_no_more_are_made_than_may_wait():
+    started, lock = [], threading.Lock()
+
+    def work(number):
+        with lock:
+            started.append(number)
+        threading.Event().wait(0.002 * (number % 3))
+        return -number
+
+    with ThreadPoolExecutor(4) as pool:
+        for taken, result in enumerate(_in_turn(pool, work, iter(range(30)), 5)):
+            assert result == -taken
+            assert len(started) <= taken + 5
+    assert sorted(started) == list(range(30))
+
+
+def test_work_that_nobody_waits_for_is_not_begun():
+    gate, begun = threading.Event(), []
+
+    def work(number):
+        begun.append(number)
+        if number == 1:
+            gate.wait(60)
+        return number
+
+    with ThreadPoolExecutor(1) as pool:
+        results = _in_turn(pool, work, range(9), 8)
+        assert next(results) == 0
+        results.close()
+        gate.set()
+    assert set(begun) <= {0, 1}

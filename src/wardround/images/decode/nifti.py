@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from wardround.errors import DataError, MissingExtra
-from wardround.images.decode.raw import Affine, Decoder, Extent, Hint, Padding, Raw
+from wardround.images.decode.raw import Affine, Decoder, Extent, Hint, Mask, Padding, Raw
 from wardround.images.entries import Entry
 
 ENDINGS = (".nii", ".nii.gz")
@@ -38,6 +38,8 @@ _LONGEST_HEADER = 540
 _PACKED_HEADER = 1 << 16
 _MOST_BEHIND = 64_000_000
 """Bytes that a compressed file may have behind its voxels, and any before them."""
+
+_Numbers = np.ndarray[Any, np.dtype[Any]]
 
 _SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 """The length of its header, 540, in either byte order."""
@@ -79,19 +81,13 @@ class NiftiDecoder(Decoder):
             padding = None if padding is None or of_channel is None else padding & of_channel
         if not masks:
             return Raw(values, None, affine, padding)
-        classes, of_mask, _ = read_nifti(masks[0])
+        classes, of_mask = _read(masks[0], is_mask=True)
         if classes.shape != (1, *values.shape[1:]) or not np.allclose(affine, of_mask, atol=1e-2):
             raise DataError(
                 f"a mask must lie on its volume's grid, {values.shape[1:]}, got {classes.shape[1:]} or another "
                 "orientation. Replace one of them."
             )
-        mask = np.rint(classes[0])
-        if np.abs(mask - classes[0]).max() > OFF_CLASS or mask.min() < 0 or mask.max() > 255:
-            raise DataError(
-                "a mask must hold whole numbers from 0 to 255, this one holds others, as an interpolated one does. "
-                "Save it again as uint8."
-            )
-        return Raw(values, mask.astype(np.uint8), affine, padding)
+        return Raw(values, _classes_of(classes[0]), affine, padding)
 
 
 NIFTI = NiftiDecoder()
@@ -104,6 +100,37 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         DataError: not a NIfTI file, damaged, too large, or without three axes (and a fourth of channels).
         MissingExtra: nibabel is not installed.
     """
+    values, affine = _read(data, is_mask=False)
+    values, padding = _finite(values)
+    return np.ascontiguousarray(values, dtype=np.float32), affine, padding
+
+
+def _finite(values: _Numbers) -> tuple[_Numbers, Padding | None]:
+    """Returns values, (channel, x, y, z), the smallest number for all that are none, and the voxels without any."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return values, None
+    padding = None if finite.any(axis=0).all() else np.logical_not(finite.any(axis=0))
+    return np.where(finite, values, values[finite].min() if finite.any() else np.float32(0)), padding
+
+
+def _classes_of(values: _Numbers) -> Mask:
+    """Returns the class of every voxel, (x, y, z); raises `DataError` where values are no whole numbers of a byte."""
+    is_whole = True
+    if values.dtype.kind == "f":
+        values, _ = _finite(values[None])
+        near = np.rint(values)
+        is_whole, values = np.abs(near - values).max() <= OFF_CLASS, near[0]
+    if not is_whole or values.min() < 0 or values.max() > 255:
+        raise DataError(
+            "a mask must hold whole numbers from 0 to 255, this one holds others, as an interpolated one does. "
+            "Save it again as uint8."
+        )
+    return np.ascontiguousarray(values, dtype=np.uint8)
+
+
+def _read(data: bytes, *, is_mask: bool) -> tuple[_Numbers, Affine]:
+    """Returns values, (channel, x, y, z), and the affine of `read_nifti`: float32, or of a mask its own type."""
     try:
         from nibabel.orientations import apply_orientation, inv_ornt_aff
     except ImportError:
@@ -117,10 +144,11 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         proxy = kind.ImageArrayProxy(io.BytesIO(unpacked), header)
         affine = _affine_of(header)
         turn = _turn_of(affine)
+        dtype = None if is_mask else np.float32
         if turn is None:
-            values = np.asarray(proxy, dtype=np.float32)
+            values = np.asarray(proxy, dtype=dtype)
         else:
-            values = np.asarray(apply_orientation(np.asarray(proxy), turn), dtype=np.float32)  # type: ignore[no-untyped-call]
+            values = np.asarray(apply_orientation(np.asarray(proxy), turn), dtype=dtype)  # type: ignore[no-untyped-call]
             affine = affine @ inv_ornt_aff(turn, proxy.shape)  # type: ignore[no-untyped-call]
         del proxy, unpacked  # before the values are copied into their order
     except DataError:
@@ -129,12 +157,8 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         raise DataError("a NIfTI file must be whole; this one is damaged. Export it again.") from None
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError("a NIfTI file must state its spacing and orientation; this one's affine is singular.")
-    values = np.moveaxis(values.reshape(*values.shape[:3], -1), 3, 0)  # axes beyond the fourth have length one
-    finite, padding = np.isfinite(values), None
-    if not finite.all():
-        padding = None if finite.any(axis=0).all() else np.logical_not(finite.any(axis=0))
-        values = np.where(finite, values, values[finite].min() if finite.any() else np.float32(0))
-    return np.ascontiguousarray(values, dtype=np.float32), affine, padding
+    values = values.reshape(*values.shape[:3], -1)  # axes beyond the fourth have length one
+    return np.moveaxis(values, 3, 0), affine
 
 
 def _turn_of(affine: Affine) -> Any:

