@@ -3,6 +3,7 @@
 Bad input prints one sentence and exits with 2; any other exception is a bug and shows its traceback.
 """
 
+import atexit
 import gc
 import json
 import sys
@@ -334,6 +335,7 @@ def schema() -> None:
 def main() -> None:
     """Runs a command; a `WardroundError` or a fault of the machine becomes one sentence and exit code 2."""
     gc.set_threshold(*_COLLECTIONS)
+    atexit.register(gc.freeze)  # what is left then goes with the process: looking for rings in it took a second
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to fail
@@ -346,8 +348,6 @@ def main() -> None:
             raise
         say(f"wardround: {said}", error=True)
         raise SystemExit(2) from None
-    finally:
-        gc.freeze()  # what is left goes with the process: looking for rings in it took a second
 
 
 def _read(path: Path, data: Path | None) -> "Study":
