@@ -34,6 +34,9 @@ ROUNDS, CLIP, MOMENTUM, CAP = 100, 0.25, 0.9, 8
 STEP_OF_TWO, STEP = 8.0, 12.0
 """Rates times 910 / (mu n): of two classes, and of more."""
 
+CENTRED_STEP_OF_TWO, CENTRED_STEP = 5.0, 8.0
+"""The same, of heads on rows less their mean."""
+
 COLLUSION = math.sqrt(4 / 5)
 """Of five hospitals' shares of noise, one is known to a colluder."""
 

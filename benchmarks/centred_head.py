@@ -27,7 +27,18 @@ import torch
 from PIL import Image
 from sklearn.metrics import cohen_kappa_score
 
-from benchmarks.backbone_heads import COLLUSION, STEP, STEP_OF_TWO, Array, listed, mu_of, parts, trained
+from benchmarks.backbone_heads import (
+    CENTRED_STEP,
+    CENTRED_STEP_OF_TWO,
+    COLLUSION,
+    STEP,
+    STEP_OF_TWO,
+    Array,
+    listed,
+    mu_of,
+    parts,
+    trained,
+)
 from benchmarks.expected_loss import auroc, problems
 from benchmarks.public_moments import activations
 from benchmarks.public_pictures import films, pictures
@@ -42,9 +53,6 @@ EACH = 60
 DIRECTIONS, KEPT = 128, 512
 SCORES, GRAM, MEANS = 0.05, 0.30, (0.01, 0.03, 0.10)
 """Shares of mu squared."""
-
-CENTRED_STEP_OF_TWO, CENTRED_STEP = 5.0, 8.0
-"""Steps, in mu n, of heads on rows less their mean, of two classes and of more."""
 
 
 def leading(gram: Array, most: int) -> Array:
