@@ -1,6 +1,10 @@
 """Encodings that are kept: found again by pictures and encoder, resumed after an interruption, equal in every bit."""
 
 import errno
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tests.errors import raises_code
 
-from wardround.errors import MachineError
+from wardround.errors import DataError, MachineError
 from wardround.models.catalogue import build
 from wardround.training import encodings as module
 from wardround.training.encodings import encoded, encodings
@@ -98,6 +102,40 @@ def test_an_interrupted_encoding_goes_on_from_its_last_part(pixels, tmp_path):
     found = encodings(frozen(), pixels, tmp_path, progress)
     assert [done for done, _ in told] == [5, 6, 7, 8, 9, 10]
     assert torch.equal(found, encodings(frozen(), pixels, tmp_path / "whole", silent))
+
+
+def test_a_second_run_on_the_same_pictures_waits_and_takes_what_the_first_made(pixels, tmp_path, monkeypatch):
+    network, begun, honest = frozen(), threading.Event(), module._make
+    made: list[int] = []
+
+    def slow(*given):
+        made.append(1)
+        begun.set()
+        time.sleep(0.2)
+        honest(*given)
+
+    monkeypatch.setattr(module, "_make", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(encodings, network, pixels, tmp_path, silent)
+        begun.wait()
+        second = encodings(network, pixels, tmp_path, silent)
+        assert torch.equal(first.result(), second)
+    assert made == [1]
+    assert [path.suffix for path in (tmp_path / "encodings").iterdir()] == [".npy"]
+
+
+def test_a_disk_without_room_is_refused_before_the_rest_is_computed(pixels, tmp_path, monkeypatch):
+    told, progress = counted()
+    row = encoded(frozen(), pixels[:1]).nbytes
+    room = shutil.disk_usage(tmp_path)
+    for free, is_enough in ((2 * COUNT * row - 1, False), (2 * COUNT * row, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: room._replace(free=free))
+        if is_enough:
+            encodings(frozen(), pixels, tmp_path, progress)
+        else:
+            with raises_code(DataError, "data-cache-room"):
+                encodings(frozen(), pixels, tmp_path, progress)
+            assert told[-1] == (4, COUNT)
 
 
 def test_a_damaged_file_is_made_again(pixels, tmp_path):

@@ -9,11 +9,14 @@ as many run at once as torch may use threads, so the number of threads changes n
 one: an interrupted encoding goes on from the last part.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +25,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wardround.boundary.machine import reading_faults
+from wardround.boundary.machine import machine_faults
 from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.boundary.rows import check_room, mapped_rows
 from wardround.models.backbones.own import OnnxRows
 from wardround.models.card import frozen_sha256, normalisation_of
 from wardround.models.network import Network
@@ -91,15 +95,21 @@ def encodings(
     Guarantee:
         No bit of a row depends on the other pictures, nor on the number of threads.
 
+    A second process that wants the same waits for the first.
+
     Raises:
+        DataError: the cache has no room.
         MachineError: the folder cannot be read or written.
     """
     path = cache_dir / "encodings" / f"{_key(network, pixels, stride)}.npy"
     found = _mapped(path, len(pixels))
-    if found is None:
-        _make(path, network, pixels, progress, stride)
-        found = _mapped(path, len(pixels))
-        assert found is not None, "the file was written whole"
+    while found is None:
+        with _alone(path.with_suffix(".parts")) as parts:
+            found = _mapped(path, len(pixels))  # another process may have made it meanwhile
+            if found is None and parts.is_dir():
+                _make(path, parts, network, pixels, progress, stride)
+                found = _mapped(path, len(pixels))
+                assert found is not None, "the file was written whole"
     return torch.from_numpy(found)
 
 
@@ -109,9 +119,23 @@ def strided(values: Tensor, stride: int) -> Tensor:
     return values[(slice(None), slice(None), *(every,) * (values.ndim - 2))]
 
 
-def _make(path: Path, network: Network, pixels: Pictures, progress: Progress, stride: int | None) -> None:
-    parts = path.with_suffix(".parts")
+@contextmanager
+def _alone(parts: Path) -> Iterator[Path]:
+    """Waits until no other process makes these encodings; gives the folder of parts, which one may have removed."""
     make_private_folder(parts)
+    with machine_faults(parts):
+        handle = os.open(parts, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        with suppress(OSError):  # a network's file system may lock no folder
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield parts
+    finally:
+        os.close(handle)
+
+
+def _make(
+    path: Path, parts: Path, network: Network, pixels: Pictures, progress: Progress, stride: int | None
+) -> None:
     size = PART if stride is None else _STRIDED_PART
     starts = range(0, len(pixels), size)
     rows: list[npt.NDArray[np.float32]] = []
@@ -120,6 +144,7 @@ def _make(path: Path, network: Network, pixels: Pictures, progress: Progress, st
         kept = _mapped(part, count)
         if kept is None:
             kept = _encoded(network, pixels, range(start, start + count), progress, stride)
+            check_room(parts, (2 * len(pixels) - start) * (kept.nbytes // count), "the encodings and their parts")
             with appears_whole(part) as file:
                 np.save(file, kept)
             kept = _mapped(part, count)  # the set may be larger than memory
@@ -165,12 +190,12 @@ def _mapped(path: Path, count: int) -> npt.NDArray[np.float32] | None:
     Raises:
         MachineError: its disk fails.
     """
-    try:
-        with reading_faults(path):
-            rows = np.lib.format.open_memmap(path, mode="c")
-    except (OSError, ValueError):
-        return None
-    return rows if rows.dtype == np.dtype("<f4") and rows.ndim > 1 and len(rows) == count else None
+    rows = mapped_rows(path, "c")
+    return (
+        rows
+        if rows is not None and rows.dtype == np.dtype("<f4") and rows.ndim > 1 and len(rows) == count
+        else None
+    )
 
 
 def _key(network: Network, pixels: Pictures, stride: int | None) -> str:

@@ -153,6 +153,16 @@ def test_a_mask_with_a_scale_has_scaled_classes():
     np.testing.assert_array_equal(raw.mask, 1 + 2 * (volume() > 0))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "slope", "kept"), [(np.int16, 1, np.int16), (np.int16, 2, np.float32), (np.float64, 1, np.float32)]
+)
+def test_a_mask_takes_no_more_memory_than_a_volume(dtype, slope, kept):
+    """The room that a file is given counts four bytes a voxel."""
+    image = nibabel.Nifti1Image(np.ones((4, 5, 6), dtype), AFFINE)
+    image.header.set_slope_inter(slope, 0)
+    assert nifti._read(image.to_bytes(), is_mask=True)[0].dtype == kept
+
+
 def with_header(**fields):
     data = bytearray(nibabel.Nifti1Image(volume(), AFFINE).to_bytes())
     header = np.frombuffer(data, dtype=nibabel.nifti1.header_dtype, count=1)

@@ -176,3 +176,11 @@ def test_a_picture_of_more_pixels_than_are_decoded_is_damaged(dicom, tmp_path, c
     assert len(dicom.read(tmp_path).entries) == 2
     with pytest.raises(DataError):
         PICTURES.decode(ENTRY, [path.read_bytes()], [], None)
+
+
+def test_a_refusal_keeps_nothing_of_its_file(dicom, tmp_path):
+    """Its traceback leads to frames that hold the content, in a ring that waits for a search."""
+    path = dicom.picture(tmp_path, "bad", "suspect", Rows=0)
+    [refused] = PICTURES.decode_each([ENTRY], [path.read_bytes()], [], None)
+    assert isinstance(refused, DataError)
+    assert refused.__traceback__ is None

@@ -75,6 +75,13 @@ def test_command_elements_and_an_end_behind_the_meta_group_go_the_long_way(tmp_p
         assert _usual(content, never, None) is not None
 
 
+@pytest.mark.parametrize("second", [b"\2\0\0\0UL\4\0\1\0\0\0", b"\2\0\0\0UL\2\0\1\0", b"\2\0\0\0SH\2\0\1\0"])
+def test_a_second_length_of_the_meta_group_goes_the_long_way(tmp_path, second):
+    content = write_picture(np.zeros((1, 2, 2), np.uint8), tmp_path / "a", patient_id="x").read_bytes()
+    with QUIET:
+        assert _usual(content[:144] + second + content[144:], never, None) is None
+
+
 def test_every_value_is_the_librarys():
     from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
@@ -163,6 +170,7 @@ def picture(cell=16, bits=12, sign=0, frames=1, shape=(2, 3), seed=0):
         {"PixelRepresentation": 2},
         {"PixelRepresentation": None},
         {"Rows": [2, 2]},
+        {"NumberOfFrames": [1, 1]},
         {"FloatPixelData": bytes(24)},
     ],
 )

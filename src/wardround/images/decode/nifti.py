@@ -130,7 +130,7 @@ def _classes_of(values: _Numbers) -> Mask:
 
 
 def _read(data: bytes, *, is_mask: bool) -> tuple[_Numbers, Affine]:
-    """Returns values, (channel, x, y, z), and the affine of `read_nifti`: float32, or of a mask its own type."""
+    """Returns values, (channel, x, y, z), and the affine of `read_nifti`; whole numbers of a mask keep their type."""
     try:
         from nibabel.orientations import apply_orientation, inv_ornt_aff
     except ImportError:
@@ -144,7 +144,9 @@ def _read(data: bytes, *, is_mask: bool) -> tuple[_Numbers, Affine]:
         proxy = kind.ImageArrayProxy(io.BytesIO(unpacked), header)
         affine = _affine_of(header)
         turn = _turn_of(affine)
-        dtype = None if is_mask else np.float32
+        # Whole numbers as they are stored; scaled ones, and floats of twice the size, are rounded as a volume's are.
+        is_plain = is_mask and proxy.dtype.kind in "iu" and (proxy.slope, proxy.inter) == (1.0, 0.0)
+        dtype = None if is_plain else np.float32
         if turn is None:
             values = np.asarray(proxy, dtype=dtype)
         else:

@@ -85,7 +85,7 @@ class DicomDecoder(Decoder):
             try:
                 made = sealed(partial(decoded, entry.frame or 0), _DAMAGED)
             except DataError as error:
-                made = error
+                made = error.with_traceback(None)  # whose frames would keep the file's content
             yield made
 
     def _volume(self, contents: Sequence[bytes], masks: Sequence[bytes]) -> Raw:

@@ -143,8 +143,8 @@ def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]"
 def _usual(content: bytes, stop_when: _Stop, tags: list[int] | None) -> "Dataset | None":
     """Returns the data set that `read_partial` returns, in 60 % of its time; None of a file that it has to guess about.
 
-    Such a file begins otherwise than with the length of its meta group, names no usual transfer syntax, or has command
-    elements or nothing behind that group.
+    Such a file begins otherwise than with the length of its meta group or has another later on, names no usual transfer
+    syntax, or has command elements or nothing behind that group.
     """
     from pydicom.dataset import FileMetaDataset
     from pydicom.filereader import read_dataset
@@ -154,6 +154,9 @@ def _usual(content: bytes, stop_when: _Stop, tags: list[int] | None) -> "Dataset
     file = io.BytesIO(content)
     file.seek(len(_MARK))
     meta = FileMetaDataset(read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2))
+    length = meta.get_item(tag_of("FileMetaInformationGroupLength"))
+    if length is None or (length.VR, length.value) != ("UL", content[140:144]):  # a later one takes its place
+        return None
     named = meta.get(tag_of("TransferSyntaxUID"))
     syntax = "" if named is None else str(named.value)
     group = content[file.tell() : file.tell() + 2]

@@ -93,6 +93,10 @@ def _viewed(found: "Dataset", frame: int | None, frames: int) -> _Array | None:
         return None
     if any(value_of(found, keyword) is not None for keyword in ("FloatPixelData", "DoubleFloatPixelData")):
         return None
+    if not isinstance(
+        value_of(found, "NumberOfFrames"), int | None
+    ):  # of several numbers pydicom says what is wrong
+        return None
     pixels: _Array = np.frombuffer(data, f"<{'ui'[sign]}{cell // 8}", num_bytes * 8 // cell)
     pixels = pixels.reshape(frames, rows, columns)
     if frames == 1 or frame is not None:

@@ -10,7 +10,6 @@ The folder holds medical pictures: it is created for its owner alone (mode 0700)
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import IO
 import numpy as np
 
 from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
-from wardround.boundary.machine import reading_faults
 from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.boundary.rows import check_room, mapped_rows
 from wardround.errors import DataError
 from wardround.images.rows.recipe import Prepared, Rows
 
@@ -83,13 +82,7 @@ def cached_pictures(
     if found is not None:
         return found
     make_private_folder(cache_dir)
-    # Refused before an hour of decoding rather than after it.
-    if (free := shutil.disk_usage(cache_dir).free) < np.prod(shape):
-        raise DataError(
-            f"`[performance] cache` must have {np.prod(shape) / 1e6:.0f} MB of room for the decoded pictures, and "
-            f"{cache_dir} has {free / 1e6:.0f} MB. Free some space, or choose another folder.",
-            code="data-cache-room",
-        )
+    check_room(cache_dir, int(np.prod(shape)), "the decoded pictures")
     with appears_whole(path) as file:
         notes = _write(file, shape, rows_per_entry, fill(), progress)
         # The notes are in place before the pictures are: who finds pictures, finds their notes.
@@ -107,9 +100,10 @@ def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
     Raises:
         MachineError: its disk fails.
     """
+    rows = mapped_rows(path)
+    if rows is None:
+        return None
     try:
-        with reading_faults(path):
-            rows = np.lib.format.open_memmap(path, mode="r")
         notes = parse_json(read_regular(_notes_of(path), MOST_JSON_BYTES))
         unreadable = {int(entry): str(reason) for entry, reason in notes["unreadable"].items()}
         extents = {int(entry): (int(first), int(end)) for entry, (first, end) in notes["extents"].items()}

@@ -15,9 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from wardround.boundary.machine import machine_faults
+from wardround.boundary.rows import mapped_rows
 
 _NAME = re.compile(r"\.?([0-9a-f]{40})\.(npy|notes\.json|parts|(?:npy|notes\.json)\.[A-Za-z0-9_]+\.tmp)")
 _DAY = 86400
@@ -100,7 +99,7 @@ def _shape(path: Path) -> tuple[int, ...] | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return None
-        rows = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError):
+    except OSError:
         return None
-    return tuple(map(int, rows.shape))
+    rows = mapped_rows(path)
+    return None if rows is None else tuple(map(int, rows.shape))

@@ -5,17 +5,22 @@ The system is asked before the content is read, so that a file that changes in b
 file that changed within `_FRESH_NS` is not entered, for it may change again without another time. Setting a file's
 times back changes the time of that change, which is compared as well.
 
+All of this is what a local file system keeps; where times of changes are not kept, a file of equal size whose time was
+set back is taken for the one before, until `wardround cache clear`.
+
 What an entry says is believed as the decoded pictures beside it are: a person who can write there can change both.
 """
 
 import time
+from contextlib import suppress
 from hashlib import blake2b, sha256
 from pathlib import Path
 
 import numpy as np
 
-from wardround.boundary.machine import reading_faults
 from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.boundary.rows import mapped_rows
+from wardround.errors import MachineError
 from wardround.images.archives import Stamp
 
 FOLDER = "digests"
@@ -57,36 +62,30 @@ class KnownDigests:
     def keep(self) -> None:
         """Writes what was found or entered, and forgets every other file of the folder.
 
-        Raises:
-            MachineError: the file cannot be written.
+        A run does without where it cannot be written.
         """
         if self._now == self._before:
             return
-        make_private_folder(self._path.parent)
         rows = np.frombuffer(
             b"".join(key + bytes.fromhex(digest) for key, digest in self._now.items()), dtype=np.uint8
         )
-        with appears_whole(self._path) as file:
-            np.save(file, rows.reshape(-1, _KEY_BYTES + _SHA256_BYTES))
+        with suppress(MachineError):
+            make_private_folder(self._path.parent)
+            with appears_whole(self._path) as file:
+                np.save(file, rows.reshape(-1, _KEY_BYTES + _SHA256_BYTES))
+
+    def forget(self) -> None:
+        """Removes the file: a digest in it was found to be wrong."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _read(self) -> dict[bytes, str]:
-        try:
-            with reading_faults(self._path):
-                rows = np.load(self._path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return {}
-        if (
-            not isinstance(rows, np.ndarray)
-            or rows.dtype != np.uint8
-            or rows.shape[1:] != (_KEY_BYTES + _SHA256_BYTES,)
-        ):
+        rows, wide = mapped_rows(self._path), _KEY_BYTES + _SHA256_BYTES
+        if rows is None or rows.dtype != np.uint8 or rows.shape[1:] != (wide,):
             return {}
         whole = rows.tobytes()
-        starts = range(0, len(whole), _KEY_BYTES + _SHA256_BYTES)
-        return {
-            whole[at : at + _KEY_BYTES]: whole[at + _KEY_BYTES : at + _KEY_BYTES + _SHA256_BYTES].hex()
-            for at in starts
-        }
+        starts = range(0, len(whole), wide)
+        return {whole[at : at + _KEY_BYTES]: whole[at + _KEY_BYTES : at + wide].hex() for at in starts}
 
 
 def _key(name: str, stamp: Stamp) -> bytes:

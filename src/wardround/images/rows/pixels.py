@@ -93,6 +93,10 @@ class _Contents:
                 self._kept[name] = content, digest
         return digest
 
+    def distrust(self) -> None:
+        """Has every file hashed anew the next time."""
+        self._known.forget()
+
     def head(self, name: str) -> bytes:
         """Returns the first `_HEAD_BYTES` of a file."""
         kept = self._kept.get(name)
@@ -290,6 +294,7 @@ def _opened(
     parts = [digest for _, digest in (*files, *masks)]
     for entry, digest in frames:
         if _joined(entry, parts) != digest:
+            contents.distrust()
             raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
     datas, of_masks = ([data for data, _ in some] for some in (files, masks))
     raws = listing.decoder.decode_each([entry for entry, _ in frames], datas, of_masks, recipe.hint)
