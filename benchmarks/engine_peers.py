@@ -130,7 +130,9 @@ def wardround(work: Workload) -> Step:
     stream = Stream.from_os()
     std = work.noise_multiplier * work.clipping_norm
     denominator = max(num_patients, 1)
-    out = torch.empty(sum(parameter.numel() for parameter in work.parameters.values()), dtype=work.inputs.dtype)
+    parameters = list(work.parameters.values())
+    sizes = [parameter.numel() for parameter in parameters]
+    out = torch.empty(sum(sizes), dtype=work.inputs.dtype)
 
     def step() -> None:
         released = clipped_sum(
@@ -143,10 +145,7 @@ def wardround(work: Workload) -> Step:
         ).vector
         if std > 0:
             stream.add_normal(released.numpy(), std)
-        pieces = torch.split(
-            released.div_(denominator), [parameter.numel() for parameter in work.parameters.values()]
-        )
-        for parameter, piece in zip(work.parameters.values(), pieces, strict=True):
+        for parameter, piece in zip(parameters, torch.split(released.div_(denominator), sizes), strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype)
         optimizer.step()
         optimizer.zero_grad()

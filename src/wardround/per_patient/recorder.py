@@ -74,7 +74,7 @@ class Recorder(TorchFunctionMode):
 
     def is_trained(self, value: Any) -> bool:
         """Returns whether a value is one of the trained parameters."""
-        return isinstance(value, nn.Parameter) and id(value) in self._names
+        return id(value) in self._names  # they are alive: no other object has the same number
 
     def is_batched(self, value: Tensor) -> bool:
         """Returns whether the first axis of a tensor has the length of the batch."""
@@ -82,7 +82,7 @@ class Recorder(TorchFunctionMode):
 
     def names(self, *parameters: Tensor | None) -> tuple[str, ...]:
         """Returns the names of the trained ones among some parameters."""
-        return tuple(self._names[id(p)] for p in parameters if p is not None and self.is_trained(p))
+        return tuple(self._names[id(p)] for p in parameters if id(p) in self._names)
 
     def trained(
         self, weight: Tensor | None, bias: Tensor | None
@@ -91,11 +91,13 @@ class Recorder(TorchFunctionMode):
 
         A weight that is itself computed from trained parameters cannot be taken as a constant.
         """
-        for value in (weight, bias):
-            if value is not None and value.requires_grad and not self.is_trained(value):
+        of_weight, of_bias = self._names.get(id(weight)), self._names.get(id(bias))
+        for value, name in ((weight, of_weight), (bias, of_bias)):
+            if name is None and value is not None and value.requires_grad:
                 raise Unruled("a parameter", "a function that computes a weight", self._running)
+        names = tuple(name for name in (of_weight, of_bias) if name is not None)
         values = [None if value is None else value.detach() for value in (weight, bias)]
-        return self.names(weight, bias), values[0], values[1], (self.is_trained(weight), self.is_trained(bias))
+        return names, values[0], values[1], (of_weight is not None, of_bias is not None)
 
     @contextmanager
     def running(self, model: nn.Module) -> Iterator[None]:
@@ -144,10 +146,9 @@ class Recorder(TorchFunctionMode):
 
     def _first_trained(self, args: Any, kwargs: Any) -> Tensor | None:
         for leaf in (*args, *kwargs.values()):
-            if isinstance(leaf, nn.Parameter):
-                if id(leaf) in self._names:
-                    return leaf
-            elif isinstance(leaf, (list, tuple)):
+            if id(leaf) in self._names:
+                return leaf
+            if isinstance(leaf, (list, tuple)):
                 found = self._first_trained(leaf, {})
                 if found is not None:
                     return found

@@ -74,7 +74,8 @@ def add(totals: Tensor, microbatch: Microbatch, owner: Tensor, layout: Layout, f
 def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors: Factors) -> None:
     """Adds kept gradients: one product for each large parameter, one for all small ones together."""
     small, few = tape.few if tape.few is not None else ([], None)
-    large = {name: found.reshape(len(found), -1) for name, found in tape.kept.items() if name not in set(small)}
+    among = set(small)
+    large = {name: found.reshape(len(found), -1) for name, found in tape.kept.items() if name not in among}
     for group, first, last in _ranges(owner):
         members = slice(first, last)
         places = layout.places(totals[group])

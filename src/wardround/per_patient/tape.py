@@ -61,10 +61,10 @@ class Tape:
 
     def take(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
         """Takes one use in the backward pass; half precision of autocast is widened first."""
-        g, saved = widened(g), tuple(widened(tensor) for tensor in saved)
-        read_once = all(self.reads[name] == 1 for name in use.names)
-        together = len({self._section(name) for name in use.names}) == 1
-        if read_once and together and not self._materialise and use.prefers_norms(g, saved, single=self._single):
+        g, saved = widened(g), tuple(map(widened, saved))
+        read_once = max(map(self.reads.__getitem__, use.names), default=1) == 1
+        defers = read_once and not self._materialise and use.prefers_norms(g, saved, single=self._single)
+        if defers and len(set(map(self._section, use.names))) == 1:
             self._defer(use, g, saved)
             return
         buffers = self._buffers if read_once else None

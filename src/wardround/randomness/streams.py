@@ -32,6 +32,7 @@ Float64 = npt.NDArray[np.float64]
 
 _CHUNK = 1 << 18  # variates drawn at a time: enough that threads seldom wait for the interpreter
 _CHUNKS_FOR_THREADS = 4
+_ZEROS = memoryview(bytes(4 * _CHUNK))
 _TAIL = np.uint32(1 << 12)
 """A radius whose 32-bit uniform is below this many steps gets 31 bits more."""
 
@@ -105,7 +106,7 @@ class Stream:
                 chunk += std * _normal_chunk(key, index, chunk.size)
 
         def fill_some(indices: range) -> None:
-            scratch = _Scratch()
+            scratch = _Scratch(min(_CHUNK, values.size))
             for index in indices:
                 fill(index, scratch)
 
@@ -157,11 +158,11 @@ def _normal_chunk(key: bytes, index: int, count: int) -> Float64:
 class _Scratch:
     """Memory of one thread, so that chunks of an array need not allocate their own."""
 
-    def __init__(self) -> None:
-        self.zeros = bytes(4 * _CHUNK)
-        self.words = bytearray(4 * _CHUNK + 15)
-        self.double = np.empty(_CHUNK // 2, np.float64)
-        self.arrays = tuple(np.empty(_CHUNK // 2, np.float32) for _ in range(3))
+    def __init__(self, count: int) -> None:
+        half = (count + 1) // 2
+        self.words = bytearray(8 * half + 15)
+        self.double = np.empty(half, np.float64)
+        self.arrays = tuple(np.empty(half, np.float32) for _ in range(3))
 
 
 def _add_single(chunk: npt.NDArray[np.float32], std: float, key: bytes, index: int, scratch: _Scratch) -> None:
@@ -173,7 +174,7 @@ def _add_single(chunk: npt.NDArray[np.float32], std: float, key: bytes, index: i
     half = (chunk.size + 1) // 2
     start = (index << 32).to_bytes(16, "big")
     cipher = Cipher(algorithms.AES256(key), modes.CTR(start)).encryptor()
-    cipher.update_into(memoryview(scratch.zeros)[: 8 * half], scratch.words)
+    cipher.update_into(_ZEROS[: 8 * half], scratch.words)
     words = np.frombuffer(scratch.words, np.uint32, 2 * half)
     uniform = scratch.double[:half]
     radius, angle, part = (each[:half] for each in scratch.arrays)

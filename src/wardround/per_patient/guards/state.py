@@ -44,7 +44,7 @@ def unchanged(model: nn.Module, *, values: bool = False) -> Iterator[None]:
     parameters = [(p, p._version, p.detach().clone() if values else None) for p in own.values()]
 
     def put_back() -> ModelError | None:
-        changed = [found for module in modules_of(model) for found in _new(module, names)]
+        changed = [found for module in modules_of(model) if module._buffers for found in _new(module, names)]
         for module, name, buffer, known in buffers:
             if module._buffers.get(name) is not buffer or not _same_bits(buffer, known):
                 with torch.no_grad():

@@ -55,13 +55,9 @@ class Convolution(Weighted):
 
     @property
     def _is_pointwise(self) -> bool:
-        return (
-            not self.transposed
-            and self.groups == 1
-            and all(k == 1 for k in self.weight.shape[2:])
-            and all(s == 1 for s in self.stride)
-            and all(p == 0 for p in self.padding)
-        )
+        if self.transposed or self.groups > 1:
+            return False
+        return max(self.weight.shape[2:]) == 1 and max(self.stride) == 1 and max(self.padding) == 0
 
     @property
     def _has_small_patches(self) -> bool:
@@ -85,9 +81,11 @@ class Convolution(Weighted):
         if self._has_small_patches:
             # A transposed convolution is a convolution with output and input in each other's place.
             near, far = (x, g) if self.transposed else (g, x)
-            return products(
-                near.flatten(2), self._patches(far, near.shape[2:]), self.names[0], shape, fold, buffers
-            )
+            gradients = (buffers or Buffers()).of(self.names[0], count, shape, g)
+            for i in range(count):  # the copy of one picture's patches fits into the processor's cache
+                patches = self._patches(far[i : i + 1], near.shape[2:])
+                torch.bmm(near[i : i + 1].flatten(2), patches, out=gradients[i].view(1, near.shape[1], -1))
+            return gradients if buffers is not None else fold(gradients)
         if shape[1] < 8 or count * self.weight.numel() > 1_500_000:
             # One product a picture: folding few channels into groups is slow, and so is a huge result.
             gradients = (buffers or Buffers()).of(self.names[0], count, shape, g)
@@ -115,10 +113,10 @@ class Convolution(Weighted):
 
     def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:
         """See `Use`: Gram matrices of T output pixels pay off when T is small and the weight is large."""
-        size, pixels = self.weight.numel(), math.prod(g.shape[2:])
+        size = self.weight.numel()
         if not (single and self.trains[0]) or size <= SMALL_WEIGHT:
             return False
-        return self._has_cheap_gram(pixels) or g.shape[0] * size * 4 > STORE_BYTES
+        return self._has_cheap_gram(math.prod(g.shape[2:])) or g.shape[0] * size * 4 > STORE_BYTES
 
     def _has_cheap_gram(self, pixels: int) -> bool:
         return not self.transposed and self.groups == 1 and 4 * pixels * pixels <= self.weight.numel()

@@ -7,7 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers.base import LARGE_WEIGHT, Buffers, Fold, Weighted, product, products, squared
+from wardround.per_patient.layers.base import (
+    LARGE_WEIGHT,
+    Buffers,
+    Fold,
+    Weighted,
+    onednn_product,
+    product,
+    products,
+    squared,
+    takes_onednn,
+)
 
 
 @dataclass
@@ -27,18 +37,24 @@ class Linear(Weighted):
         if torch.is_autocast_enabled(x.device.type):
             return F.linear(x, weight, self.bias).clone(), (x,)
         # F.linear would return a view of a flat product, and a view may not be changed in place afterwards.
+        rows = x.reshape(-1, x.shape[-1])
+        if takes_onednn(x, *rows.shape, weight.shape[0]):
+            return onednn_product(rows, weight, self.bias).resize_(*x.shape[:-1], weight.shape[0]), (x,)
         y = x.new_empty(*x.shape[:-1], weight.shape[0])
         flat = y.view(-1, weight.shape[0])
         if self.bias is None:
-            torch.mm(x.reshape(-1, x.shape[-1]), weight.t(), out=flat)
+            torch.mm(rows, weight.t(), out=flat)
         else:
-            torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), weight.t(), out=flat)
+            torch.addmm(self.bias, rows, weight.t(), out=flat)
         return y, (x,)
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
-        weight = self.weight.t() if self.columns else self.weight
-        return (g @ weight.to(g.dtype),)
+        weight = (self.weight.t() if self.columns else self.weight).to(g.dtype)
+        rows = g.reshape(-1, g.shape[-1])
+        if g.ndim > 2 and takes_onednn(g, *rows.shape, weight.shape[1]):
+            return (onednn_product(rows, weight.t()).view(*g.shape[:-1], weight.shape[1]),)
+        return (g @ weight,)
 
     def _tokens(self, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns output gradient and input, (picture, token, feature), swapped if the weight is stored transposed."""

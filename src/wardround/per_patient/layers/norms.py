@@ -24,7 +24,7 @@ class GroupNorm(Weighted):
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
         x = widened(inputs[0])
-        if _format_of(x) is torch.contiguous_format:
+        if not x.is_contiguous() and _format_of(x) is torch.contiguous_format:
             x = x.contiguous()
         count, channels = x.shape[:2]
         y, mean, rstd = torch.native_group_norm(
