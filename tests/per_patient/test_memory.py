@@ -4,6 +4,8 @@ import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
+from mmap import PAGESIZE
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
 from wardround.per_patient.engine import take
+from wardround.per_patient.process import give_back_memory
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -58,6 +61,21 @@ def _most_bytes(function: Callable[[], object]) -> int:
         event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"
     ]
     return max(accumulate(changes))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's own count")
+def test_free_memory_goes_back_to_the_operating_system() -> None:
+    """Memory below a block that is still held stays with the process until it is given back."""
+    blocks = [torch.ones(10_000) for _ in range(2_000)]  # 80 MB in blocks too small for a mapping of their own
+    pages = [_resident_pages()]
+    del blocks[:-1]
+    give_back_memory()
+    pages.append(_resident_pages())
+    assert (pages[0] - pages[1]) * PAGESIZE > 40_000_000
+
+
+def _resident_pages() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
 
 
 @pytest.mark.thorough

@@ -1,5 +1,7 @@
 """Torch state that a whole process shares: generators, threads, precision of products. One caller at a time."""
 
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +53,14 @@ def in_single_precision() -> Iterator[None]:
         finally:
             for backend, name, before, _ in coarse:
                 setattr(backend, name, before)
+
+
+def give_back_memory() -> None:
+    """Gives memory that is free back to the operating system, where the C library would keep it (glibc on Linux)."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
 
 
 @contextmanager

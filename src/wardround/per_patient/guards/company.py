@@ -38,6 +38,7 @@ from wardround.per_patient.guards.state import modules_of
 from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import Microbatch, patient_ranges
+from wardround.per_patient.process import give_back_memory
 from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
 from wardround.per_patient.sums import Factors, add, norms_of
 
@@ -119,7 +120,9 @@ class Company:
         seen.checked += 1
         if self._difference(found, part, keys, of, signs) <= MOST:
             return True
-        if self._in_double(part, keys, anatomy, of, signs) <= _MOST_DOUBLE:
+        agrees = self._in_double(part, keys, anatomy, of, signs) <= _MOST_DOUBLE
+        give_back_memory()  # twice that of a step, which no later step needs
+        if agrees:
             return True
         if seen.checked == 1:
             return False
