@@ -147,7 +147,8 @@ class Recorder(TorchFunctionMode):
     def _first_trained(self, args: Any, kwargs: Any) -> Tensor | None:
         for leaf in (*args, *kwargs.values()):
             if id(leaf) in self._names:
-                return leaf
+                trained: Tensor = leaf
+                return trained
             if isinstance(leaf, (list, tuple)):
                 found = self._first_trained(leaf, {})
                 if found is not None:

@@ -35,7 +35,7 @@ _BLOCK = 1024
 _LARGE_PRODUCT = 1 << 22
 _LEAST_SIDE = 64
 """Multiplications and sides of a product from which oneDNN, with a call of its own for each picture, pays off."""
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_HAS_ONEDNN: bool = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def same(values: Tensor) -> Tensor:
