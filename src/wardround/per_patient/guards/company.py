@@ -38,7 +38,6 @@ from wardround.per_patient.guards.state import modules_of
 from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import Microbatch, patient_ranges
-from wardround.per_patient.process import give_back_memory
 from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
 from wardround.per_patient.sums import Factors, add, norms_of
 
@@ -91,15 +90,19 @@ class Seen:
 _SEEN: "WeakKeyDictionary[nn.Module, dict[object, Seen]]" = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Company:
-    """The check of one call of `clipped_sum`; its fields are that function's arguments."""
+    """The check of one call of `clipped_sum`, whose arguments are its first fields.
+
+    `took_double` says that the batch was computed in double precision as well, in twice the memory of a step.
+    """
 
     model: nn.Module
     layout: Layout
     loss: Loss
     rule: Clipping
     clipping_norm: float
+    took_double: bool = False
 
     def __call__(self, found: Microbatch, part: PatientBatch, keys: PictureKeys | None, anatomy: Anatomy) -> bool:
         """Returns whether patients alone give what the engine found, or the batch is not to be checked.
@@ -120,9 +123,8 @@ class Company:
         seen.checked += 1
         if self._difference(found, part, keys, of, signs) <= MOST:
             return True
-        agrees = self._in_double(part, keys, anatomy, of, signs) <= _MOST_DOUBLE
-        give_back_memory()  # twice that of a step, which no later step needs
-        if agrees:
+        self.took_double = True
+        if self._in_double(part, keys, anatomy, of, signs) <= _MOST_DOUBLE:
             return True
         if seen.checked == 1:
             return False
