@@ -1,7 +1,9 @@
 """Wardround's side of `benchmarks.simulation`: one measurement in this process."""
 
+import json
 import resource
 import statistics
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from wardround.config import Study, parse_study
-from wardround.coordinator.observer import Silent
+from wardround.coordinator.observer import Observer, Silent
+from wardround.records.folder import RunRecord
 from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study
 
@@ -30,6 +33,7 @@ def scale_study(hospitals: int, rounds: int, cache: str, patients: int = SCALE_P
                 "sum": "simulated",
             },
             "federation": {"rounds": rounds, "learning_rate": 0.5, "evaluate_every": rounds},
+            "performance": {"threads": 1},
         },
         cache,
     )  # fmt: skip
@@ -62,7 +66,7 @@ def _study(sections: dict[str, dict[str, Any]], cache: str) -> Study:
             "study": {"name": "simulation"},
             "data": {"layout": "phantom", "image_size": 64, **sections["data"], "phantom": phantom},
             "model": {"name": "small_cnn"},
-            "performance": {"cache": cache, "threads": 1},
+            "performance": {"cache": cache} | sections.get("performance", {}),
         }
     )
 
@@ -74,6 +78,10 @@ class _Clock(Silent):
         self.times: list[float] = []
         self.ends: list[float] = []
         self._training = False
+
+    def seconds(self) -> list[float]:
+        """Returns the seconds of each round."""
+        return [after - before for before, after in pairwise(self.times)]
 
     def stage(self, text: str) -> None:
         self._training = text.startswith("training")
@@ -97,11 +105,10 @@ def measure(study: Study) -> dict[str, Any]:
         record = run_study(study, Path(folder) / "run", clock)
         whole = time.perf_counter() - started
         sizes = {path.name: path.stat().st_size for path in (Path(folder) / "run").rglob("*") if path.is_file()}
-    seconds = [after - before for before, after in pairwise(clock.times)]
+    seconds = clock.seconds()
     processor = [
         after - before for before, after in pairwise(clock.ends[:-1] if len(clock.ends) > 2 else clock.ends)
     ]
-    metrics: Any = record.results["metrics"]
     return {
         "rounds": seconds,
         "seconds_a_round": statistics.median(seconds[1:] or seconds),
@@ -110,8 +117,32 @@ def measure(study: Study) -> dict[str, Any]:
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "ledger_mb": sizes["ledger.sqlite"] / 1e6,
         "record_mb": (sum(sizes.values()) - sizes["ledger.sqlite"]) / 1e6,
-        "accuracy": metrics.get("accuracy"),
+        "accuracy": _accuracy(record),
     }
+
+
+def command(study: str, out: str) -> None:
+    """Runs `wardround run` on a study file, and notes the seconds of its rounds beside the record."""
+    from wardround.cli.main import main
+    from wardround.simulation import run
+
+    clock, inner = _Clock(), run.run_study
+
+    def timed(study: Study, out: Path, _: Observer, **options: bool) -> RunRecord:
+        return inner(study, out, clock, **options)
+
+    run.run_study = timed  # type: ignore[assignment]  # the clock in place of the screen
+    sys.argv = ["wardround", "run", study, "--out", out]
+    try:
+        main()
+    finally:
+        note = {"rounds": clock.seconds(), "accuracy": _accuracy(RunRecord.read(Path(out)))}
+        print(json.dumps(note))
+
+
+def _accuracy(record: RunRecord) -> object:
+    metrics: Any = record.results["metrics"]
+    return metrics.get("accuracy")
 
 
 def export(study: Study, path: Path) -> dict[str, int]:
@@ -129,3 +160,7 @@ def export(study: Study, path: Path) -> dict[str, int]:
         test_y=materials.test.labels,
     )
     return {"train": len(rows), "test": len(materials.test.rows)}
+
+
+if __name__ == "__main__":
+    command(*sys.argv[1:])

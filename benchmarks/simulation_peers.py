@@ -3,7 +3,8 @@
     python -m benchmarks.simulation_peers flower|pfl PATH.npz SETTINGS
 
 Runs in whatever Python has the peer; needs torch and numpy, and nothing of Wardround. Prints one line of JSON. No
-privacy, telemetry off, one processor for each client, one thread for torch, pictures already decoded and in memory.
+privacy, telemetry off, one processor for each of Flower's clients and all of them for pfl-research, as
+`OMP_NUM_THREADS` says, pictures already decoded and in memory.
 """
 
 import json
@@ -33,7 +34,6 @@ def small_cnn() -> nn.Module:
 @cache
 def pictures(path: str) -> dict[str, Tensor]:
     """Training and test pictures, labels, and the hospital of each training picture; read once a process."""
-    torch.set_num_threads(1)
     with np.load(path) as file:
         found = {name: torch.from_numpy(file[name]) for name in file.files}
     for part in ("train", "test"):

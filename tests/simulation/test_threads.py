@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tests.simulation.strategies import NOT_PRIVATE
 
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
@@ -12,6 +13,9 @@ from wardround.simulation import estimate, run
 from wardround.training import threads
 
 CORES = 3
+AVERAGED = {
+    "model": {"name": "small_cnn"}, "privacy": NOT_PRIVATE, "federation": {"strategy": "fedavg", "local_steps": 2},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -67,6 +71,8 @@ def test_one_slow_moment_decides_nothing(cores, monkeypatch):
         ({"performance": {"threads": 2}}, 2),
         ({"model": {"name": "features"}}, 1),
         ({"privacy": {"sum": "masked", "num_patients": 32}}, 1),
+        (AVERAGED | {"hospitals": {"count": CORES}}, 1),
+        (AVERAGED | {"hospitals": {"count": CORES - 1}}, CORES),
     ],
 )
 def test_a_record_has_its_threads_and_a_process_keeps_its_own(

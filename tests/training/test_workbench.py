@@ -19,18 +19,24 @@ from wardround.types import PatientId
 from wardround.work import LocalSteps
 
 
-def bench_and_patients(*, encode_once=False, num_pictures=9, pictures_at_once=None, monkeypatch=None):
+def bench_and_patients(*, encode_once=False, num_pictures=9, pictures_at_once=None, monkeypatch=None, between=()):
     generator = np.random.default_rng(1)
     pixels = generator.integers(0, 256, (num_pictures, 1, 3, 5), dtype=np.uint8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = Network("linear", Normalise(), nn.Sequential(nn.Flatten(), nn.Linear(15, 3)), encode_once)
+        network = Network(
+            "linear", Normalise(), nn.Sequential(nn.Flatten(), *between, nn.Linear(15, 3)), encode_once
+        )
     if pictures_at_once is not None:
         monkeypatch.setattr("wardround.training.workbench._PICTURES_AT_ONCE", pictures_at_once)
     bench = Workbench(network, pixels, cross_entropy, 1 << 20)
     labels = generator.integers(0, 3, num_pictures)
     starts = np.array([0, 2, 3, 6, num_pictures])
     return bench, TrainingPatients(np.arange(num_pictures), labels, starts, names(4))
+
+
+OFTEN_NONE = NotPrivate(UNCLIPPED, 0.4, 3, PublicSize(4), 1)
+"""A draw of four patients."""
 
 
 def everyone(patients):
@@ -141,25 +147,46 @@ def test_probabilities_of_each_picture_sum_to_one():
     assert np.allclose(scores.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("class_weights", [None, (0.5, 1.0, 2.0)])
-def test_hospitals_side_by_side_take_the_steps_that_each_takes_alone(monkeypatch, class_weights):
+CLASS_WEIGHTS = [None, (0.5, 1.0, 2.0)]
+
+
+def hospitals_of(bench, patients, class_weights):
+    few = TrainingPatients(patients.rows[:3], patients.labels[:3], patients.starts[:3], patients.names[:2])
+    nobody = TrainingPatients(patients.rows[:0], patients.labels[:0], patients.starts[:1], patients.names[:0])
+    for number, (own, steps) in enumerate([(patients, 3), (few, 5), (nobody, 3), (patients, 5)]):
+        streams = Randomness(0).stream("sampling", number), Randomness(0).stream("noise", number)
+        start = bench.initial_weights + np.float32(number)
+        how = LocalSteps(steps, 0.3, 0.5, proximal=0.1, denominator=2.0, class_weights=class_weights)
+        yield LocalRun(start, own, how, *streams)
+
+
+@pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
+def test_hospitals_that_share_passes_take_the_steps_that_each_takes_alone(monkeypatch, class_weights):
     bench, patients = bench_and_patients(encode_once=False)
     monkeypatch.setattr(bench, "_independence", Independence.CHECKED)
     monkeypatch.setattr(bench, "_head", None)
-    part = NotPrivate(UNCLIPPED, 0.4, 3, PublicSize(4), 1)  # of four patients, often none
-    few = TrainingPatients(patients.rows[:3], patients.labels[:3], patients.starts[:3], patients.names[:2])
-    nobody = TrainingPatients(patients.rows[:0], patients.labels[:0], patients.starts[:1], patients.names[:0])
-    runs = [(patients, 3), (few, 5), (nobody, 3), (patients, 5)]
-
-    def hospitals():
-        for number, (own, steps) in enumerate(runs):
-            streams = Randomness(0).stream("sampling", number), Randomness(0).stream("noise", number)
-            start = bench.initial_weights + np.float32(number)
-            how = LocalSteps(steps, 0.3, 0.5, proximal=0.1, denominator=2.0, class_weights=class_weights)
-            yield LocalRun(start, own, how, *streams)
-
-    alone = [local_steps(bench, part, [own])[0] for own in hospitals()]
+    alone = [local_steps(bench, OFTEN_NONE, [own])[0] for own in hospitals_of(bench, patients, class_weights)]
     monkeypatch.setattr(bench, "_add_plain_sums", lambda *_: pytest.fail("it is one pass"))
-    for together, one in zip(local_steps(bench, part, list(hospitals())), alone, strict=True):
+    runs = list(hospitals_of(bench, patients, class_weights))
+    for together, one in zip(local_steps(bench, OFTEN_NONE, runs, may_round=True), alone, strict=True):
         for ours, theirs in zip(together, one, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
+@pytest.mark.parametrize("layer", [nn.Tanh, nn.Dropout])
+def test_hospitals_on_two_cores_take_the_very_steps_that_each_takes_alone(monkeypatch, class_weights, layer):
+    """The network that draws random numbers goes on in one thread."""
+    bench, patients = bench_and_patients(between=[nn.Linear(15, 15), layer()])
+    monkeypatch.setattr(bench, "_cores", 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = [local_steps(bench, OFTEN_NONE, [own])[0] for own in hospitals_of(bench, patients, class_weights)]
+    state = torch.get_rng_state()
+    if layer is nn.Tanh:
+        monkeypatch.setattr(bench, "gradient_sums", lambda *_: pytest.fail("it is for another thread"))
+    together = local_steps(bench, OFTEN_NONE, list(hospitals_of(bench, patients, class_weights)))
+    assert len(bench.twins) == (2 if layer is nn.Tanh else 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    for ours, theirs in zip(together, alone, strict=True):
+        assert np.array_equal(ours[0], theirs[0])
+        assert np.array_equal(ours[1], theirs[1])

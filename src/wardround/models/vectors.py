@@ -61,10 +61,12 @@ def load_parameters(parameters: Sequence[nn.Parameter], vector: Vector) -> None:
             f"a parameter vector must have shape ({sum(sizes)},) for this network, got {vector.shape}. "
             "Check that both sides built the same network, with the same image size and classes."
         )
-    values = torch.from_numpy(np.array(vector, dtype=np.float32))
+    if not sizes:
+        return
+    pieces = np.split(np.array(vector, dtype=np.float32), np.cumsum(sizes)[:-1])
+    values = [torch.from_numpy(piece.reshape(p.shape)) for p, piece in zip(parameters, pieces, strict=True)]
     with torch.no_grad():
-        for parameter, piece in zip(parameters, torch.split(values, sizes), strict=True):
-            parameter.copy_(piece.view(parameter.shape))
+        torch._foreach_copy_(list(parameters), values)  # one call: threads wait for the interpreter at each
 
 
 def named_weights(network: Network, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors  # a row in one call: threads wait for the interpreter at each
 from torch.func import functional_call
 
 from wardround.errors import ModelError
@@ -58,7 +59,9 @@ class Layout:
     def flat(self, gradients: Iterable[Tensor | None]) -> Tensor:
         """Returns gradients in the order of the parameters as one vector; None is zero."""
         pairs, dtype = zip(self.parameters.values(), gradients, strict=True), self.dtype
-        return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1).to(dtype) for p, g in pairs])
+        whole = [torch.zeros_like(p) if g is None else g for p, g in pairs]
+        row: Tensor = _flatten_dense_tensors([g if g.dtype == dtype else g.to(dtype) for g in whole])  # type: ignore[no-untyped-call]  # torch's own has no types
+        return row
 
     def sizes_of(self, sections: dict[str, int] | None) -> list[int]:
         """Returns how many numbers each section of the vector has; None is one section."""

@@ -107,6 +107,22 @@ def slow_gradients(
     return sums.div_(counts.to(sums.dtype)[:, None])
 
 
+def draws(model: nn.Module, inputs: Tensor) -> bool:
+    """Returns whether a network, as it is, draws random numbers for some made-up pictures; torch keeps its state."""
+    with torch.no_grad(), drawing(None, inputs.device) as watched:
+        model(inputs)
+    return watched.unforeseen
+
+
+def undrawn_sum(model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch) -> Tensor:
+    """Returns what `plain_sum` returns, of a network that draws nothing and that no other thread has; it locks nothing.
+
+    Guarantee: none. Nothing is clipped, and the sum is private.
+    """
+    counts = torch.bincount(batch.patient, minlength=batch.num_patients)
+    return _gradient(model, layout, loss, batch, counts[batch.patient])
+
+
 @one_at_a_time()
 def plain_sum(
     model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch, keys: Callable[[], list[bytes]]
@@ -135,7 +151,13 @@ def _backward(
     model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch, shares: Tensor, keys: PictureKeys | None
 ) -> tuple[Tensor, bool]:
     """Returns the gradient of the sum of losses over their shares, and whether numbers were drawn without keys."""
-    with torch.enable_grad(), drawing(keys, layout.device) as watched:
+    with drawing(keys, layout.device) as watched:
+        found = _gradient(model, layout, loss, batch, shares)
+    return found, watched.unforeseen
+
+
+def _gradient(model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch, shares: Tensor) -> Tensor:
+    """Returns the gradient of the sum of losses over their shares, (parameter,)."""
+    with torch.enable_grad():
         losses = losses_of(loss, model(batch.inputs), batch.labels, len(batch.inputs))
-        found = gradients_of((losses / shares).sum(), list(layout.parameters.values()))
-    return layout.flat(found), watched.unforeseen
+        return layout.flat(gradients_of((losses / shares).sum(), list(layout.parameters.values())))

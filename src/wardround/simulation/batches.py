@@ -81,20 +81,17 @@ def _gradient_sums(agents: Sequence[Agent], requests: Sequence[Request]) -> dict
 
 
 def _local_updates(agents: Sequence[Agent], requests: Sequence[Request]) -> dict[HospitalName, Answer]:
-    """Returns answers to rounds of local steps; unseeded, hospitals take theirs side by side where they can.
-
-    A seeded run takes one hospital after the other, as deployed hospitals do, so that it gives their bits.
-    """
+    """Returns answers to rounds of local steps, taken side by side; a seeded run gives deployed hospitals' bits."""
     answers: dict[HospitalName, Answer] = {}
     works = [request.work for request in requests if isinstance(request.work, LocalUpdate)]
     asked = list(zip(agents, requests, works, strict=True))
-    is_shared = bool(agents) and agents[0].randomness.is_private
-    most = max(1, _STATE_BYTES // (12 * max(1, works[0].weights.size))) if is_shared else 1
+    most = max(1, _STATE_BYTES // (12 * max(1, works[0].weights.size))) if works else 1
     for first in range(0, len(asked), most):
         block = asked[first : first + most]
         runs = [agent.local_run(request, work) for agent, request, work in block]
         agent = block[0][0]
-        found = local_steps(agent.workbench, agent.plan.training, runs)
+        private = agent.randomness.is_private
+        found = local_steps(agent.workbench, agent.plan.training, runs, may_round=private)
         for (agent, request, work), run, after in zip(block, runs, found, strict=True):
             answers[agent.name] = agent.updated(request, work, run, *after)
     return answers

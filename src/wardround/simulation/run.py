@@ -20,6 +20,7 @@ from wardround.boundary.machine import raise_fault
 from wardround.boundary.private import open_private
 from wardround.boundary.text import counted, shown
 from wardround.config import Study, read_study
+from wardround.config.federation import Averaging, Scaffolding
 from wardround.config.privacy import Untrained
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
@@ -28,7 +29,7 @@ from wardround.errors import BudgetExhausted, RecordError, StudyError
 from wardround.hospital.pictures import device_of, kept_on_processor
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
-from wardround.privacy.plans.releases import share_of_patients
+from wardround.privacy.plans.releases import clip_of, share_of_patients
 from wardround.published import published
 from wardround.records.environment import describe_environment, device_in, threads_of
 from wardround.records.folder import RunFolder, RunRecord
@@ -192,13 +193,18 @@ def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
     """Returns the threads of a new run, which its record keeps and a resumed run repeats.
 
     Those of `[performance] threads` where it names them. Else one for a seeded run, whose bits must not depend on how
-    busy a machine is, for masked sums, which take one in any case, and for a linear head; else one or all, by timed
-    steps on random pictures, as many as a step has by the public number of patients. No patient is looked at.
+    busy a machine is, for masked sums, which take one in any case, for a linear head, and where every core has a
+    hospital of its own that takes local steps; else one or all, by timed steps on random pictures, as many as a step
+    has by the public number of patients. No patient is looked at.
     """
     if study.performance.threads is not None:
         return study.performance.threads
     cores, network, images = torch.get_num_threads(), materials.workbench.network, materials.images
     if cores == 1 or kept_on_processor(study, network) is not None:
+        return 1
+    clip = clip_of(plan.training).norm
+    side_by_side = timetable_of(study).at_once if isinstance(study.federation, Averaging | Scaffolding) else 1
+    if math.isinf(clip) and side_by_side >= cores and materials.workbench.twins:
         return 1
     # On a copy: the guards of the network have seen no batch before its first real one.
     own = replace(network, trained=copy.deepcopy(network.trained))
@@ -208,7 +214,7 @@ def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
     )  # the true number is private
     expected = round(max(1, min(_MOST_PICTURES, patients)))
     bench, everyone = made_up_bench(study, own, images.target, images.pixels.shape[1:], expected)
-    return faster(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0), cores)
+    return faster(lambda: bench.gradient_sums(bench.initial_weights, [everyone], clip, 0), cores)
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:

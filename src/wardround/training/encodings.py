@@ -71,13 +71,14 @@ def encoded(network: Network, pixels: Pictures) -> Tensor:
         return torch.cat([network.encode(torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
 
 
-def _at_once(network: Network) -> int:
-    """Returns the most pictures of one call: in a batch, the last bits of a frozen network would follow from its size.
+def is_arithmetic(network: Network) -> bool:
+    """Returns whether the encoding has no parameters: its sums have an order of their own for each picture."""
+    return next(network.encode.parameters(), None) is None and not isinstance(network.encode, OnnxRows)
 
-    Sums of an encoding without parameters have an order of their own for each picture.
-    """
-    has_parameters = next(network.encode.parameters(), None) is not None
-    return 1 if has_parameters or isinstance(network.encode, OnnxRows) else _MOST_AT_ONCE
+
+def _at_once(network: Network) -> int:
+    """Returns the most pictures of one call: of a frozen network one, whose last bits follow from a batch's size."""
+    return _MOST_AT_ONCE if is_arithmetic(network) else 1
 
 
 def encodings(

@@ -2,19 +2,28 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numpy as np
+import torch
 
 from wardround.per_patient.clipped_sum import ClippedSum
+from wardround.per_patient.guards.draws import drawing
+from wardround.per_patient.process import one_thread
 from wardround.privacy.plans.kinds import Training
 from wardround.privacy.plans.releases import clip_of, noised_sum, sample, share_of_patients
 from wardround.randomness import Stream
 from wardround.randomness.sampling import Indices
+from wardround.training.device import CPU
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.workbench import Workbench
 from wardround.types import Vector
 from wardround.work import LocalSteps
+
+_FEW_PICTURES = 16
+"""Expected pictures of a step below which hospitals share passes: the walk through the modules costs more then."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +37,17 @@ class LocalRun:
     noise: Stream
 
 
-def local_steps(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:
+def local_steps(
+    workbench: Workbench, part: Training, runs: Sequence[LocalRun], *, may_round: bool = False
+) -> list[tuple[Vector, Vector]]:
     """Returns weights and velocity of the heavy ball after steps on each hospital's own patients, (parameter,) each.
 
     The step is v <- momentum v + g + proximal (w - w0) + correction, w <- w - learning_rate v, with g the noised sum of
     clipped gradients over a public constant. Everything but g is public or computed from earlier steps.
 
-    Several hospitals of one process take their steps side by side where nothing is clipped and the network allows it.
-    That changes the cost, and of the values the rounding: a seeded run gives one hospital a call.
+    Several hospitals of one process take their steps side by side, one on each core, where nothing is clipped and the
+    network draws no random numbers: the same bits as one after the other. With `may_round`, hospitals of few pictures
+    share their passes, and kernels that had several threads have one, which changes the values by rounding.
 
     Guarantee, for each hospital:
         Releases `run.steps` noised sums as the part's event has them; the weights are computed from these alone.
@@ -50,6 +62,42 @@ def local_steps(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) 
         https://arxiv.org/abs/1812.06127; the correction of Karimireddy et al. 2019 (SCAFFOLD), equation 3,
         https://arxiv.org/abs/1910.06378.
     """
+    if len(runs) > 1 and math.isinf(clip_of(part).norm):
+        pictures = share_of_patients(part) * sum(int(own.patients.counts.sum()) for own in runs)
+        if may_round and pictures < _FEW_PICTURES * len(runs):
+            return _in_step(workbench, part, runs)
+        if torch.get_num_threads() == 1 or (may_round and len(runs) >= len(workbench.twins)):
+            return _on_cores(workbench, part, runs)
+    return [_in_step(workbench, part, [own])[0] for own in runs]
+
+
+def _on_cores(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:
+    """Returns weights and velocity of each hospital, which takes all of its steps on one core."""
+    free: SimpleQueue[Workbench] = SimpleQueue()
+    for twin in workbench.twins or [workbench]:
+        free.put(twin)
+
+    def taken(own: LocalRun) -> tuple[Vector, Vector]:
+        twin = free.get()
+        try:
+            return _in_step(twin, part, [own])[0]
+        finally:
+            free.put(twin)
+
+    if free.qsize() == 1:
+        return [taken(own) for own in runs]
+    with (
+        one_thread(),
+        drawing(None, CPU) as watched,
+        ThreadPoolExecutor(free.qsize(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        found = list(pool.map(taken, runs))
+    assert not watched.unforeseen, "a network that draws has no twins"
+    return found
+
+
+def _in_step(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:
+    """Returns weights and velocity of hospitals that take each step together."""
     weights = [own.weights for own in runs]
     velocities = [np.zeros_like(own.weights) if own.run.velocity is None else own.run.velocity for own in runs]
     for step in range(max((own.run.steps for own in runs), default=0)):

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -24,11 +23,12 @@ from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import in_single_precision, one_thread
 from wardround.per_patient.side_by_side import Block, sums_side_by_side
-from wardround.per_patient.slow_path import plain_sum
-from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.per_patient.slow_path import draws, plain_sum, undrawn_sum
+from wardround.training.augment.augmentation import Augmentation
+from wardround.training.batching import Batching
 from wardround.training.centring import centred_inputs
 from wardround.training.device import CPU, mixed_precision
-from wardround.training.encodings import Lattice, encoded, strided
+from wardround.training.encodings import Lattice, encoded
 from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
@@ -101,6 +101,8 @@ class Workbench:
         self._slotted: Slotted | None = None
         self._inputs = encoded(network, pixels) if network.encode_once and inputs is None else inputs
         self._centred: tuple[Vector, Workbench] | None = None
+        self._is_twin = False
+        self._batching = Batching(network, pixels, self._inputs, masks, augmentation, lattice, self._at_once)
         self._head = HeadSums.of(network, self._inputs, loss, self._cores) if augmentation.is_identity else None
 
     @cached_property
@@ -136,6 +138,30 @@ class Workbench:
             self._centred = (centre, bench)
         return self._centred[1]
 
+    @cached_property
+    def twins(self) -> list["Workbench"]:
+        """Workbenches of the same pictures, one a core, each with its own copy of the trained part.
+
+        Each is for one thread and for `gradient_sums` of one sample without a clip, with the bits of this one where
+        torch gives a kernel one thread. None of a GPU, a head, whose products take all cores by themselves, or a
+        network that draws random numbers.
+        """
+        if self.device != CPU or self._head is not None or not len(self._pixels):
+            return []
+        self._train(self._there)
+        if draws(self._there, torch.zeros_like(self.inputs_of(np.zeros(1, dtype=np.int64)))):
+            return []
+        return [self._twin() for _ in range(self._cores)]
+
+    def _twin(self) -> "Workbench":
+        twin = Workbench(
+            replace(self.network, trained=copy.deepcopy(self.network.trained)), self._pixels, self._loss,
+            self._memory_bytes, masks=self._masks, augmentation=self._augmentation, inputs=self._inputs,
+            lattice=self._lattice, cores=1,
+        )  # fmt: skip
+        twin._is_twin, twin._batching = True, self._batching
+        return twin
+
     def gradient_sums(
         self,
         weights: Vector,
@@ -167,7 +193,10 @@ class Workbench:
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
-        for batch, group in self._batches(samples, dropout_seed):
+        for batch, group in self._batching.batches(samples, dropout_seed):
+            if self._is_twin:
+                totals[0] = _added(totals[0], undrawn_sum(self._there, self._layout, loss, batch))
+                continue
             if math.isinf(clipping_norm):
                 self._add_plain_sums(loss, batch, group, totals, dropout_seed)
                 continue
@@ -206,7 +235,7 @@ class Workbench:
         most = max(1, min(self._at_once, shared, -(-sum(counts) // self._cores)))
 
         def block(first: int, last: int) -> Block:
-            [(batch, _)] = self._batches([samples[place] for place in drawn[first:last]], 0)
+            [(batch, _)] = self._batching.batches([samples[place] for place in drawn[first:last]], 0)
             return batch, counts[first:last], [torch.from_numpy(weights[place]) for place in drawn[first:last]]
 
         blocks = [partial(block, *ends) for ends in patient_ranges(counts, most)]
@@ -267,7 +296,7 @@ class Workbench:
     def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields each patient's gradient, computed alone; dropout masks follow from the patient's own key."""
         layout, keys = Layout.of(self.network.trained), iter(sample.patients.keys[sample.chosen].tolist())
-        batches = self._batches([sample], dropout_seed, at_once=1)
+        batches = self._batching.batches([sample], dropout_seed, at_once=1)
         while True:
             with one_thread():
                 found = next(batches, None)
@@ -287,9 +316,7 @@ class Workbench:
 
     def inputs_of(self, rows: Rows) -> Tensor:
         """Returns inputs of the trained part, (picture, ...): fixed, public, and of each picture alone."""
-        if self._inputs is not None:
-            return self._inputs[torch.from_numpy(rows)]
-        return self._encode(self._augmentation.centre(torch.from_numpy(self._pixels[rows]))[0])
+        return self._batching.inputs_of(rows)
 
     def predicted_masks(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Masks]]:
         """Yields some rows, and the likeliest class of each of their pixels or voxels, (row, *space)."""
@@ -330,30 +357,6 @@ class Workbench:
     def _layout(self) -> Layout:
         return Layout.of(self._there)
 
-    def _batches(
-        self, samples: Sequence[Sample], seed: int, at_once: int | None = None
-    ) -> Iterator[tuple[PatientBatch, Tensor]]:
-        """Yields batches of whole patients of all samples, with the sample (hospital) that each patient belongs to.
-
-        A batch has one patient at least, and at most as many pictures as fit, or `at_once` where that is fewer.
-        """
-        most = self._at_once if at_once is None else min(at_once, self._at_once)
-        drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
-        if not (names := [key for of in samples for key in of.patients.keys[of.chosen].tolist()]):
-            return
-        rows = np.concatenate([part.rows for part in drawn])
-        keys = np.concatenate([part.keys for part in drawn])
-        labels = torch.from_numpy(np.concatenate([part.labels for part in drawn]))
-        group = torch.from_numpy(np.repeat(np.arange(len(samples)), [len(sample.chosen) for sample in samples]))
-        counts = np.concatenate([sample.patients.counts[sample.chosen] for sample in samples]).tolist()
-        patient = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
-        ends = [0, *accumulate(counts)]
-        for first, last in patient_ranges(counts, most):
-            members = slice(ends[first], ends[last])
-            of = patient[members] - first
-            batch = self._batch(rows[members], keys[members], labels[members], of, last - first, seed)
-            yield replace(batch, keys=names[first:last]), group[first:last]
-
     def _add_plain_sums(
         self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
     ) -> None:
@@ -362,37 +365,13 @@ class Workbench:
         first = 0
         for hospital, size in zip(owners.tolist(), sizes.tolist(), strict=True):
             at, first = slice(first, first + size), first + size
-            inputs = batch.inputs[at].clone()  # kernels round by where a tensor begins in memory
+            inputs = batch.inputs  # kernels round by where a tensor begins in memory, so a part is copied
+            inputs = inputs if size == len(inputs) else inputs[at].clone()
             mine = replace(batch, inputs=inputs, labels=batch.labels[at], patient=batch.patient[at])
             with mixed_precision(self.device):
-                found = plain_sum(
-                    self._there, self._layout, loss, mine.on(self.device), keys_of(mine, dropout_seed)
-                )
+                keys = keys_of(mine, dropout_seed)
+                found = plain_sum(self._there, self._layout, loss, mine.on(self.device), keys)
             totals[hospital] = _added(totals[hospital], found.cpu())
-
-    def _batch(
-        self, rows: Rows, keys: Keys, labels: Tensor, patient: Tensor, num_patients: int, seed: int
-    ) -> PatientBatch:
-        """Returns some pictures and their targets, varied if that is asked for."""
-        masks = None if self._masks is None else torch.from_numpy(self._masks[rows])
-        if self._lattice is not None and masks is not None:
-            targets = strided(masks[:, None], self._lattice.stride)[:, 0].long()
-            return PatientBatch(self._lattice.inputs[torch.from_numpy(rows)], targets, patient, num_patients)
-        if self._augmentation.is_identity:
-            targets = labels if masks is None else masks.long()
-            return PatientBatch(self.inputs_of(rows), targets, patient, num_patients)
-        at, view = views(len(rows), self._augmentation.multiplicity)
-        of = torch.from_numpy(at)
-        pictures, masks = self._augmentation(
-            torch.from_numpy(self._pixels[rows[at]]), None if masks is None else masks[of],
-            keys=keys[at], seed=seed, view=view,
-        )  # fmt: skip
-        targets = labels[of] if masks is None else masks.long()
-        return PatientBatch(self._encode(pictures), targets, patient[of], num_patients)
-
-    @torch.no_grad()
-    def _encode(self, pictures: Tensor) -> Tensor:
-        return torch.as_tensor(self.network.encode(pictures))
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

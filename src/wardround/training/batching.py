@@ -1,0 +1,100 @@
+"""Batches of whole patients, as a training step reads them: encoded, and varied if that is asked for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wardround.models.network import Network
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.microbatches import patient_ranges
+from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.training.encodings import Lattice, encoded, is_arithmetic, strided
+from wardround.training.patients import Rows, Sample
+from wardround.types import Masks, Pictures
+
+_KEPT_BYTES = 1 << 26
+"""Inputs that are kept although the network does not ask for it, at most."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """The reader of a workbench's pictures; its arguments are those of `Workbench`.
+
+    Attributes:
+        at_once: pictures of a batch, at most, unless one patient has more.
+    """
+
+    network: Network
+    pixels: Pictures
+    inputs: Tensor | None
+    masks: Masks | None
+    augmentation: Augmentation
+    lattice: Lattice | None
+    at_once: int
+
+    def inputs_of(self, rows: Rows) -> Tensor:
+        """Returns inputs of the trained part, (picture, ...): fixed, public, and of each picture alone."""
+        kept = self._kept if self.inputs is None else self.inputs
+        if kept is not None:
+            return kept[torch.from_numpy(rows)]
+        return self._encode(self.augmentation.centre(torch.from_numpy(self.pixels[rows]))[0])
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        """Inputs of a small set of pictures, (picture, ...), the same bits as anew; None of a large one."""
+        is_small = 0 < self.pixels.size * 4 <= _KEPT_BYTES
+        is_plain = self.augmentation.is_identity and is_arithmetic(self.network)
+        return encoded(self.network, self.pixels) if is_small and is_plain else None
+
+    def batches(
+        self, samples: Sequence[Sample], seed: int, at_once: int | None = None
+    ) -> Iterator[tuple[PatientBatch, Tensor]]:
+        """Yields batches of whole patients of all samples, with the sample (hospital) that each patient belongs to.
+
+        A batch has one patient at least, and at most as many pictures as fit, or `at_once` where that is fewer.
+        """
+        most = self.at_once if at_once is None else min(at_once, self.at_once)
+        drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
+        if not (names := [key for of in samples for key in of.patients.keys[of.chosen].tolist()]):
+            return
+        rows = np.concatenate([part.rows for part in drawn])
+        keys = np.concatenate([part.keys for part in drawn])
+        labels = torch.from_numpy(np.concatenate([part.labels for part in drawn]))
+        group = torch.from_numpy(np.repeat(np.arange(len(samples)), [len(sample.chosen) for sample in samples]))
+        counts = np.concatenate([sample.patients.counts[sample.chosen] for sample in samples]).tolist()
+        patient = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
+        ends = [0, *accumulate(counts)]
+        for first, last in patient_ranges(counts, most):
+            members = slice(ends[first], ends[last])
+            of = patient[members] - first
+            batch = self._batch(rows[members], keys[members], labels[members], of, last - first, seed)
+            yield replace(batch, keys=names[first:last]), group[first:last]
+
+    def _batch(
+        self, rows: Rows, keys: Keys, labels: Tensor, patient: Tensor, num_patients: int, seed: int
+    ) -> PatientBatch:
+        """Returns some pictures and their targets, varied if that is asked for."""
+        masks = None if self.masks is None else torch.from_numpy(self.masks[rows])
+        if self.lattice is not None and masks is not None:
+            targets = strided(masks[:, None], self.lattice.stride)[:, 0].long()
+            return PatientBatch(self.lattice.inputs[torch.from_numpy(rows)], targets, patient, num_patients)
+        if self.augmentation.is_identity:
+            targets = labels if masks is None else masks.long()
+            return PatientBatch(self.inputs_of(rows), targets, patient, num_patients)
+        at, view = views(len(rows), self.augmentation.multiplicity)
+        of = torch.from_numpy(at)
+        pictures, masks = self.augmentation(
+            torch.from_numpy(self.pixels[rows[at]]), None if masks is None else masks[of],
+            keys=keys[at], seed=seed, view=view,
+        )  # fmt: skip
+        targets = labels[of] if masks is None else masks.long()
+        return PatientBatch(self._encode(pictures), targets, patient[of], num_patients)
+
+    @torch.no_grad()
+    def _encode(self, pictures: Tensor) -> Tensor:
+        return torch.as_tensor(self.network.encode(pictures))
