@@ -192,6 +192,17 @@ def test_large_products_are_right_with_and_without_onednn(monkeypatch, has_onedn
             assert (ours - theirs.flatten()).norm() <= 1e-5 * theirs.norm()
 
 
+@pytest.mark.parametrize(
+    "lay", [lambda b: b.repeat_interleave(2)[::2], lambda b: b[:1].expand(len(b)), lambda b: b[:1]]
+)
+def test_a_bias_in_several_pieces_is_read_where_it_is(lay):
+    """oneDNN takes a bias for one piece of memory, and would read past the end of another."""
+    torch.manual_seed(0)
+    rows, columns, bias = torch.randn(320, 96), torch.randn(256, 96), torch.randn(256)
+    found = base.onednn_product(rows, columns, lay(bias))
+    assert torch.allclose(found, rows @ columns.t() + lay(bias), atol=1e-3)
+
+
 @pytest.mark.parametrize("clipping_norm", [0.0, -1.0, float("nan")])
 def test_a_clipping_norm_that_bounds_nothing_is_refused(clipping_norm):
     with pytest.raises(PrivacyError, match="clipping_norm must be > 0"):

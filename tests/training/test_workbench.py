@@ -190,3 +190,20 @@ def test_hospitals_on_two_cores_take_the_very_steps_that_each_takes_alone(monkey
     for ours, theirs in zip(together, alone, strict=True):
         assert np.array_equal(ours[0], theirs[0])
         assert np.array_equal(ours[1], theirs[1])
+
+
+def test_a_twin_clips_nothing_and_one_core_has_none(monkeypatch):
+    bench, patients = bench_and_patients()
+    monkeypatch.setattr(bench, "_cores", 2)
+    with pytest.raises(ValueError, match="clips nothing"):
+        bench.twins[0].gradient_sums(bench.initial_weights, [everyone(patients)], 1.0, 0)
+    single, _ = bench_and_patients()
+    monkeypatch.setattr(single, "_cores", 1)
+    assert single.twins == []
+
+
+@pytest.mark.parametrize("most", [9 * 15 * 4, 9 * 15 * 4 - 1])
+def test_inputs_are_kept_by_the_size_of_their_encoding(monkeypatch, most):
+    monkeypatch.setattr("wardround.training.batching._KEPT_BYTES", most)
+    bench, _ = bench_and_patients()
+    assert (bench._batching._kept is not None) == (most == 9 * 15 * 4)

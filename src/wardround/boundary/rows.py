@@ -11,6 +11,12 @@ import numpy.typing as npt
 from wardround.boundary.machine import reading_faults
 from wardround.errors import DataError
 
+_BROKEN = (
+    OSError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, SyntaxError, RecursionError, MemoryError,
+    tokenize.TokenError,
+)  # fmt: skip
+"""Errors that numpy lets through on damaged files: it reads their header with Python's own parser."""
+
 
 def mapped_rows(path: Path, mode: Literal["r", "c"] = "r") -> npt.NDArray[Any] | None:
     """Returns the table of a .npy file, mapped to be read, or copied on write; None where there is none to be used.
@@ -21,17 +27,8 @@ def mapped_rows(path: Path, mode: Literal["r", "c"] = "r") -> npt.NDArray[Any] |
     try:
         with reading_faults(path):
             return np.lib.format.open_memmap(path, mode=mode)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        EOFError,
-        SyntaxError,
-        OverflowError,
-        MemoryError,
-        tokenize.TokenError,
-    ):
-        return None  # numpy reads the header with Python's own parser
+    except _BROKEN:
+        return None
 
 
 def check_room(folder: Path, num_bytes: int, holds: str) -> None:

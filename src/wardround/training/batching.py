@@ -47,9 +47,13 @@ class Batching:
     @cached_property
     def _kept(self) -> Tensor | None:
         """Inputs of a small set of pictures, (picture, ...), the same bits as anew; None of a large one."""
-        is_small = 0 < self.pixels.size * 4 <= _KEPT_BYTES
-        is_plain = self.augmentation.is_identity and is_arithmetic(self.network)
-        return encoded(self.network, self.pixels) if is_small and is_plain else None
+        if not len(self.pixels) or self.lattice is not None:
+            return None
+        if not self.augmentation.is_identity or not is_arithmetic(self.network):
+            return None
+        one = self._encode(torch.from_numpy(np.array(self.pixels[:1])))  # may be many times its pixels
+        is_small = one.nbytes * len(self.pixels) <= _KEPT_BYTES
+        return encoded(self.network, self.pixels) if is_small else None
 
     def batches(
         self, samples: Sequence[Sample], seed: int, at_once: int | None = None

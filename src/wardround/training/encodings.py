@@ -107,7 +107,10 @@ def encodings(
     while found is None:
         with _alone(path.with_suffix(".parts")) as parts:
             found = _mapped(path, len(pixels))  # another process may have made it meanwhile
-            if found is None and parts.is_dir():
+            if found is not None:
+                with suppress(OSError):
+                    parts.rmdir()
+            elif parts.is_dir():
                 _make(path, parts, network, pixels, progress, stride)
                 found = _mapped(path, len(pixels))
                 assert found is not None, "the file was written whole"
@@ -123,9 +126,11 @@ def strided(values: Tensor, stride: int) -> Tensor:
 @contextmanager
 def _alone(parts: Path) -> Iterator[Path]:
     """Waits until no other process makes these encodings; gives the folder of parts, which one may have removed."""
-    make_private_folder(parts)
-    with machine_faults(parts):
-        handle = os.open(parts, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    handle = None
+    while handle is None:
+        make_private_folder(parts)
+        with machine_faults(parts), suppress(FileNotFoundError):  # another process has just removed it
+            handle = os.open(parts, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         with suppress(OSError):  # a network's file system may lock no folder
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -146,10 +146,10 @@ class Workbench:
         torch gives a kernel one thread. None of a GPU, a head, whose products take all cores by themselves, or a
         network that draws random numbers.
         """
-        if self.device != CPU or self._head is not None or not len(self._pixels):
+        if self.device != CPU or self._cores == 1 or self._head is not None or not len(self._pixels):
             return []
         self._train(self._there)
-        if draws(self._there, torch.zeros_like(self.inputs_of(np.zeros(1, dtype=np.int64)))):
+        if draws(self._there, torch.zeros_like(self.inputs_of(np.zeros(2, dtype=np.int64)))):
             return []
         return [self._twin() for _ in range(self._cores)]
 
@@ -190,6 +190,8 @@ class Workbench:
             return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
         self._load(self._there, weights)
         self._train(self._there)
+        if self._is_twin and not (math.isinf(clipping_norm) and len(samples) == 1):
+            raise ValueError("a twin clips nothing, and has one hospital at a time")
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)

@@ -171,7 +171,12 @@ def takes_onednn(values: Tensor, *sizes: int) -> bool:
 
 
 def onednn_product(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Returns rows @ columns^T + bias, of (row, number) and (column, number), in float32."""
+    """Returns rows @ columns^T + bias, of (row, number) and (column, number), in float32.
+
+    oneDNN reads a bias as if it lay in one piece and had a number for each column, and past its end otherwise.
+    """
+    if bias is not None:
+        bias = bias.expand(len(columns)).contiguous()
     found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, bias, "none", [], "")
     return found
 
