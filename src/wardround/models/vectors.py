@@ -66,7 +66,11 @@ def load_parameters(parameters: Sequence[nn.Parameter], vector: Vector) -> None:
     pieces = np.split(np.array(vector, dtype=np.float32), np.cumsum(sizes)[:-1])
     values = [torch.from_numpy(piece.reshape(p.shape)) for p, piece in zip(parameters, pieces, strict=True)]
     with torch.no_grad():
-        torch._foreach_copy_(list(parameters), values)  # one call: threads wait for the interpreter at each
+        if parameters[0].device.type == "cpu":
+            torch._foreach_copy_(list(parameters), values)  # one call: threads wait for the interpreter at each
+            return
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 def named_weights(network: Network, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
