@@ -97,7 +97,7 @@ def workbench_of(
     """Returns the network, with what it reads.
 
     The loss is the study's by default. `inputs` are of every picture, where they are not the network's own encoding.
-    Encodings of a frozen network are kept in the cache; `progress` is told how many are computed.
+    Encodings that are computed once are kept in the cache; `progress` is told how many are computed.
     """
     if inputs is None and network.encode_once:
         inputs = encodings(network, images.pixels, cache_of(study), progress)

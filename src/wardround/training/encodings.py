@@ -40,11 +40,11 @@ FORMAT = 1
 PART = 128
 """Pictures in one part of the file: at most so many are encoded again after an interruption."""
 
-_MOST_AT_ONCE = 64
-"""Pictures in one call of an encoding without parameters."""
-
 _STRIDED_PART = 16
 """Those of a stride: an encoding of every so many voxels of a volume may still be large."""
+
+_MOST_AT_ONCE = 64
+"""Pictures in one call of an encoding without parameters."""
 
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and how many there are."""
@@ -197,11 +197,9 @@ def _mapped(path: Path, count: int) -> npt.NDArray[np.float32] | None:
         MachineError: its disk fails.
     """
     rows = mapped_rows(path, "c")
-    return (
-        rows
-        if rows is not None and rows.dtype == np.dtype("<f4") and rows.ndim > 1 and len(rows) == count
-        else None
-    )
+    if rows is None or rows.dtype != np.dtype("<f4") or rows.ndim < 2 or len(rows) != count:
+        return None
+    return rows
 
 
 def _key(network: Network, pixels: Pictures, stride: int | None) -> str:

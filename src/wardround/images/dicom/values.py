@@ -141,7 +141,7 @@ def value_of(found: "Dataset", keyword: str) -> Any:
 
 
 _PLAIN = frozenset({"CS", "IS", "LO", "SH", "UI", "US"})
-"""Value representations that mean the same whatever other elements say, but for the character set."""
+"""Value representations whose meaning depends on no other element but the character set."""
 
 
 @cache

@@ -11,15 +11,17 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from wardround.boundary.machine import machine_faults
 from wardround.boundary.rows import mapped_rows
+from wardround.images.rows.known import FOLDER
 
 _NAME = re.compile(r"\.?([0-9a-f]{40})\.(npy|notes\.json|parts|(?:npy|notes\.json)\.[A-Za-z0-9_]+\.tmp)")
 _DAY = 86400
+
+Kind = Literal["pictures", "encodings", "digests"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Kept:
     """
 
     key: str
-    kind: Literal["pictures", "encodings", "digests"]
+    kind: Kind
     shape: tuple[int, ...] | None
     num_bytes: int
     last_used: float
@@ -53,11 +55,10 @@ def kept_in(cache_dir: Path) -> list[Kept]:
     Raises:
         MachineError: the folder cannot be read.
     """
-    folders: tuple[Literal["encodings", "digests"], ...] = ("encodings", "digests")
-    found = [
-        *_of_folder(cache_dir, "pictures"),
-        *chain.from_iterable(_of_folder(cache_dir / of, of) for of in folders),
-    ]
+    folders: dict[Kind, Path] = {
+        "pictures": cache_dir, "encodings": cache_dir / "encodings", "digests": cache_dir / FOLDER
+    }  # fmt: skip
+    found = [kept for kind, folder in folders.items() for kept in _of_folder(folder, kind)]
     return sorted(found, key=lambda kept: (-kept.last_used, kept.key))
 
 
@@ -75,7 +76,7 @@ def forget(kept: Kept) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _of_folder(folder: Path, kind: Literal["pictures", "encodings", "digests"]) -> Iterator[Kept]:
+def _of_folder(folder: Path, kind: Kind) -> Iterator[Kept]:
     if not folder.is_dir() or folder.is_symlink():
         return
     by_key: dict[str, list[Path]] = {}
