@@ -227,13 +227,25 @@ def python_draw():
 def own_draw():
     import secrets
 
-    return 1.0 + secrets.randbelow(1000)
+    return 10.0 ** (secrets.randbelow(1 << 30) / (1 << 24) - 32)  # two are closer than 1e-3 once in 36,000 times
 
 
 @pytest.mark.parametrize(
     ("draw", "code"), [(numpy_draw, "model-draws"), (python_draw, "model-draws"), (own_draw, "model-state")]
 )
 def test_draws_outside_torch_are_refused(draw, code):
+    torch.manual_seed(3)
     with pytest.raises(ModelError) as refused:
         clipped_sum(Elsewhere(draw).double(), cross_entropy, ten_patients(), clipping_norm=CLIP)
     assert refused.value.code == code
+
+
+def test_a_draw_is_seen_where_the_loss_is_saturated():
+    """A gradient of zero says nothing of the draw that it was computed with; the network's output does."""
+    model = Elsewhere(own_draw).double()
+    with torch.no_grad():
+        model.inner.weight.zero_()
+        model.inner.bias.copy_(torch.tensor([1e38, 0.0, 0.0]))  # the first label is 0
+    with pytest.raises(ModelError) as refused:
+        clipped_sum(model, cross_entropy, ten_patients(), clipping_norm=CLIP)
+    assert refused.value.code == "model-state"

@@ -8,7 +8,7 @@ passes. The engine never runs a network whose gradients disagree.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from itertools import takewhile
 from typing import Literal
@@ -18,16 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from wardround.errors import ModelError, PrivacyError
-from wardround.per_patient.batch import Loss, NotPerPicture, PatientBatch, losses_of
+from wardround.per_patient.batch import Loss, NotPerPicture, losses_of
 from wardround.per_patient.engine import Anatomy, take
-from wardround.per_patient.guards.draws import Draws, Unkeyed, drawing, made_up_keys
+from wardround.per_patient.guards.draws import Draws, Unkeyed
 from wardround.per_patient.guards.kinds import check_layers
 from wardround.per_patient.guards.state import modules_of, unchanged, without_foreign_draws
+from wardround.per_patient.guards.subject import Subject
 from wardround.per_patient.layers.base import in_full_precision, same, squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
-from wardround.per_patient.slow_path import functional_gradients, gradients_of, warn_of_slow_path
+from wardround.per_patient.slow_path import functional_gradients, warn_of_slow_path
 from wardround.per_patient.tape import Tape
 
 _PROBES = (2, 3)
@@ -68,44 +69,6 @@ def independence_of(reason: Reason) -> Independence:
         ) from error
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A network with its trained parameters, its loss, and examples whose shapes made-up pictures and labels take."""
-
-    model: nn.Module
-    layout: Layout
-    loss: Loss
-    inputs: Tensor
-    labels: Tensor
-
-    def made_up(self, size: int, only: int | None = None) -> PatientBatch:
-        """Returns pictures of noise, one each patient; integers are the example's in another order; or `only` one."""
-        generator = torch.Generator().manual_seed(size)  # on the processor, wherever the pictures are
-        targets = self.labels[:1].expand(size, *self.labels.shape[1:])
-        shape, device = self.inputs.shape[1:], self.inputs.device
-        if self.inputs.is_floating_point():
-            pictures = torch.randn((size, *shape), dtype=self.inputs.dtype, generator=generator).to(device)
-        else:
-            values = self.inputs[0].reshape(-1)
-            orders = [torch.randperm(len(values), generator=generator).to(device) for _ in range(size)]
-            pictures = torch.stack([values[order].view(shape) for order in orders])
-        if only is not None:
-            return PatientBatch(pictures[only : only + 1], targets[:1], torch.zeros(1, dtype=torch.int64), 1)
-        return PatientBatch(pictures, targets, torch.arange(size, device=device), size)
-
-    @contextmanager
-    def drawing(self, places: Sequence[int]) -> Iterator[Draws]:
-        """Keys draws by the number of each made-up picture of a batch."""
-        keys = made_up_keys(max(places) + 1)
-        with drawing([keys[place] for place in places], self.layout.device) as mode:
-            assert isinstance(mode, Draws), "keys were given"
-            yield mode
-
-    def losses(self, batch: PatientBatch) -> Tensor:
-        """Returns the loss of each picture, (picture,)."""
-        return losses_of(self.loss, self.model(batch.inputs), batch.labels, len(batch.inputs))
-
-
 def anatomy_of(
     model: nn.Module,
     layout: Layout,
@@ -131,7 +94,7 @@ def anatomy_of(
     if switches not in known:
         # Without autocast, whose rounding would hide what is compared.
         with in_full_precision(inputs.device), unchanged(model, values=True), without_foreign_draws():
-            found = _study(_Subject(model, layout, loss, inputs, labels), independence)
+            found = _study(Subject(model, layout, loss, inputs, labels), independence)
         known[switches] = found  # not inside: a network that is refused is studied again
     return known[switches]
 
@@ -148,7 +111,7 @@ def distrusted(model: nn.Module, anatomy: Anatomy, why: str) -> Anatomy:
     return now_known(model, anatomy, replace(anatomy, whole=True, vmapped=(), loop=True))
 
 
-def _study(subject: _Subject, independence: Independence) -> Anatomy:
+def _study(subject: Subject, independence: Independence) -> Anatomy:
     model = subject.model
     check_layers(model)
     draws = _check_repeats(subject)
@@ -167,39 +130,39 @@ def _study(subject: _Subject, independence: Independence) -> Anatomy:
     return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(subject))
 
 
-def _check_repeats(subject: _Subject) -> bool:
-    """Refuses a network whose gradient of a picture is another one after other pictures; returns whether it draws.
+def _check_repeats(subject: Subject) -> bool:
+    """Refuses a network to which a picture is another one after other pictures; returns whether it draws.
+
+    Gradient and output are compared: of a picture whose loss is saturated the gradient vanishes, whatever is drawn.
 
     Raises:
         ModelError: code `model-state`.
     """
-    _, before, draws = _alone(subject, 1, 0)
+    before = subject.alone(1, 0)
+    draws = before.has_drawn
     for size in _PROBES:
         for place in range(size):
             one = subject.made_up(size, place)
             with torch.no_grad(), subject.drawing([place]) as mode:
                 subject.losses(one)
             draws = draws or mode.count > 0
-    _, after, _ = _alone(subject, 1, 0)
-    norm = _norm(before)
-    if norm.isfinite() and not all(_is_close(a, b, norm, _ALIKE) for a, b in zip(after, before, strict=True)):
+    after = subject.alone(1, 0)
+    if not (_is_same(after.gradient, before.gradient) and _is_same([after.output], [before.output])):
         raise ModelError(
-            "The network's gradient of a picture must be the same at each call, and this one's is not after other "
-            "pictures: it keeps something of them, or draws random numbers outside torch. Remove that.",
+            "The network's output and gradient of a picture must be the same at each call, and this one's are not "
+            "after other pictures: it keeps something of them, or draws random numbers outside torch. Remove that.",
             code="model-state",
         )
     return draws
 
 
-def _alone(subject: _Subject, size: int, place: int) -> tuple[Tensor, list[Tensor | None], bool]:
-    """Returns loss and gradient of one made-up picture in a batch of its own, and whether numbers were drawn."""
-    trained, one = list(subject.layout.parameters.values()), subject.made_up(size, place)
-    with torch.enable_grad(), subject.drawing([place]) as mode:
-        value = subject.losses(one)[0]
-        return value.detach(), gradients_of(value, trained), mode.count > 0
+def _is_same(values: Sequence[Tensor | None], known: Sequence[Tensor | None]) -> bool:
+    """Returns whether two calls gave the same but for rounding; where they are not finite, nothing is said."""
+    norm = _norm(known)
+    return not norm.isfinite() or all(_is_close(a, b, norm, _ALIKE) for a, b in zip(values, known, strict=True))
 
 
-def _can_be_mapped(subject: _Subject) -> bool:
+def _can_be_mapped(subject: Subject) -> bool:
     batch = subject.made_up(2)
     try:
         with subject.drawing(range(2)):
@@ -211,7 +174,7 @@ def _can_be_mapped(subject: _Subject) -> bool:
     return True
 
 
-def _with_rules(subject: _Subject) -> Anatomy:
+def _with_rules(subject: Subject) -> Anatomy:
     """Runs both probes until every use has a rule or lies in a module that is run as one use."""
     model, batch = subject.model, subject.made_up(_PROBES[0])
     try:
@@ -250,7 +213,7 @@ def _stand_in(model: nn.Module, unruled: Unruled, taking: set[nn.Module]) -> nn.
     return next((m for m in below if m in taking), None)
 
 
-def _probe(subject: _Subject, size: int, vmapped: Sequence[nn.Module]) -> int:
+def _probe(subject: Subject, size: int, vmapped: Sequence[nn.Module]) -> int:
     """Runs one forward pass on made-up pictures; returns the bytes of all activations."""
     batch = subject.made_up(size)
     tape = Tape(batch.patient, size, same, single=True, materialise=True)
@@ -286,7 +249,7 @@ def _taking_pictures(model: nn.Module, size: int, mode: Draws) -> Iterator[set[n
             handle.remove()
 
 
-def _agrees(subject: _Subject, anatomy: Anatomy) -> Anatomy | None:
+def _agrees(subject: Subject, anatomy: Anatomy) -> Anatomy | None:
     """Returns the findings with what is kept of gradients if losses and gradients equal those of each alone; else None.
 
     Norms and kept gradients are compared picture by picture, deferred ones by their sum. No gradient is held longer
@@ -309,8 +272,9 @@ def _agrees(subject: _Subject, anatomy: Anatomy) -> Anatomy | None:
         return None
     deferred = {name for use, _, _ in tape.deferred for name in use.names}
     for i in range(size):
-        apart, known, _ = _alone(subject, size, i)
-        if not torch.allclose(apart, together[i], rtol=tolerance, atol=tolerance, equal_nan=True):
+        apart = subject.alone(size, i)
+        known = apart.gradient
+        if not torch.allclose(apart.loss, together[i], rtol=tolerance, atol=tolerance, equal_nan=True):
             return None
         norm = _norm(known)
         if not abs(float(tape.norms[0, i].sqrt() - norm)) <= tolerance * float(norm):
@@ -335,7 +299,7 @@ def _agrees(subject: _Subject, anatomy: Anatomy) -> Anatomy | None:
     )
 
 
-def _agrees_in_double(subject: _Subject, anatomy: Anatomy) -> Anatomy | None:
+def _agrees_in_double(subject: Subject, anatomy: Anatomy) -> Anatomy | None:
     """Repeats the comparison in float64: an ill-conditioned network may disagree with itself in float32.
 
     Weights are scaled down to 1. Those of a diverged run saturate the loss, whose gradient is then a difference of
