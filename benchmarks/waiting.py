@@ -47,6 +47,24 @@ learning_rate = 24
 momentum = 0.9
 compare = [{compare}]
 """
+SCRATCH = """
+[study]
+name = "waiting"
+[data]
+layout = "chest_xray"
+image_size = 64
+[model]
+name = "small_cnn"
+[privacy]
+plan = "dp-sgd"
+epsilon = 8
+delta = 1e-5
+colluders = 1
+sum = "{sum}"
+[federation]
+rounds = 12
+compare = []
+"""
 ALL = '"no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy"'
 EXAMPLE = (ROOT / "examples" / "chest_xray.toml").read_text()
 STUDIES = {
@@ -57,6 +75,8 @@ STUDIES = {
         "delta = 1e-5", 'delta = 1e-5\nsum = "simulated"'
     ),
     "`examples/chest_xray.toml`, as it is": EXAMPLE,
+    "`small_cnn` from scratch, 12 rounds, sums simulated": SCRATCH.format(sum="simulated"),
+    "the same, under masks": SCRATCH.format(sum="masked"),
     "linear head on histograms, one core busy": HEAD.format(sum="simulated", compare=""),
 }
 BUSY = "linear head on histograms, one core busy"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.cases import family
 from tests.names import names
 from tests.per_patient.oracle import patient_gradients
 from torch import nn
@@ -20,13 +21,13 @@ from wardround.training.workbench import Workbench
 PATIENTS = 6
 
 
-def bench_of(name, size=32, train="all"):
+def bench_of(name, size=32, train="all", cores=1):
     network = build(
         name, size=(size, size), channels=1, num_classes=2, init_generator=torch.Generator().manual_seed(0),
         train=train,
     )  # fmt: skip
     pixels = np.random.default_rng(0).integers(0, 256, (2 * PATIENTS, 1, size, size), dtype=np.uint8)
-    return Workbench(network, pixels, cross_entropy, 1 << 26)
+    return Workbench(network, pixels, cross_entropy, 1 << 26, cores=cores)
 
 
 def patients_with(counts):
@@ -34,23 +35,77 @@ def patients_with(counts):
     return TrainingPatients(np.arange(starts[-1]), np.arange(starts[-1]) % 2, starts, names(len(counts)))
 
 
-def rows(bench, patients, chosen):
+def rows(bench, patients, chosen, scale=1.0):
     return dict(
         zip(
             chosen,
-            bench.patient_gradients(bench.initial_weights, Sample(patients, np.array(chosen)), 3),
+            bench.patient_gradients(
+                bench.initial_weights * np.float32(scale), Sample(patients, np.array(chosen)), 3
+            ),
             strict=True,
         )
     )
 
 
-@pytest.mark.parametrize("name", ["linear", "features", "small_cnn", "squeezenet"])
-def test_no_bit_of_a_patients_gradient_depends_on_who_else_is_there(name):
-    bench, patients = bench_of(name), patients_with([1, 2, 1, 3, 1, 1])
+@pytest.mark.parametrize(
+    ("name", "cores"),
+    [
+        ("linear", 1),
+        ("features", 1),
+        ("small_cnn", 1),
+        ("small_cnn", 2),
+        ("squeezenet", 1),
+        pytest.param("resnet18", 3, marks=pytest.mark.thorough),
+    ],
+)
+def test_no_bit_of_a_patients_gradient_depends_on_who_else_is_there(name, cores):
+    bench, patients = bench_of(name, cores=cores), patients_with([1, 2, 1, 3, 1, 1])
     everyone = rows(bench, patients, list(range(PATIENTS)))
     for chosen in ([1, 2, 3, 4, 5], [5, 3, 1], [4], [0, 5, 4, 3, 2, 1]):
         for patient, row in rows(bench, patients, chosen).items():
             np.testing.assert_array_equal(row, everyone[patient])
+
+
+class DrawsWhenBright(nn.Module):
+    """Draws at pictures whose mean is large: none of those that a network is tried with."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1024, 2)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.linear(nn.functional.dropout(x, 0.5) if bool(x.mean() > 0.75) else x)
+
+
+def own_bench(trained, cores):
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter))
+    pixels = np.array(bench_of("linear")._pixels)
+    pixels[4] = 255
+    return Workbench(Network("own", Normalise(), trained, False), pixels, cross_entropy, 1 << 26, cores=cores)
+
+
+BENCHES = {
+    "small_cnn": lambda cores: bench_of("small_cnn", cores=cores),
+    "resnet18": lambda cores: bench_of("resnet18", cores=cores),
+    "not known": lambda cores: own_bench(nn.Sequential(nn.Flatten(), nn.Linear(1024, 2)), cores),
+    "draws when bright": lambda cores: own_bench(DrawsWhenBright(), cores),
+}
+
+
+@pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
+@pytest.mark.parametrize("name", family(BENCHES, keep=["small_cnn", "not known", "draws when bright"]))
+def test_no_bit_of_a_gradient_depends_on_the_number_of_cores(name):
+    patients, known = patients_with([1, 2, 1, 3, 1, 1]), {}
+    for cores in (1, 2, 5):
+        bench = BENCHES[name](cores)
+        assert len(bench.twins) == (cores if cores > 1 else 0)
+        for scale in (1.0, 2.0):  # the first time the network is studied, the second time copies take part
+            for patient, row in rows(bench, patients, list(range(PATIENTS)), scale).items():
+                np.testing.assert_array_equal(row, known.setdefault((scale, patient), row))
+        assert bool(bench.twins) == (cores > 1 and name != "draws when bright")
 
 
 def test_kept_inputs_of_a_frozen_network_do_not_depend_on_the_other_pictures():

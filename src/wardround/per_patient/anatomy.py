@@ -105,6 +105,17 @@ def now_known(model: nn.Module, before: Anatomy, after: Anatomy) -> Anatomy:
     return after
 
 
+def take_over(model: nn.Module, copies: Sequence[nn.Module]) -> bool:
+    """Takes findings about a network over for copies of it; returns whether there were any.
+
+    Those that name modules are not taken over: a copy has others.
+    """
+    found = {switches: anatomy for switches, anatomy in _KNOWN.get(model, {}).items() if not anatomy.vmapped}
+    for each in copies:
+        _KNOWN.setdefault(each, {}).update(found)
+    return bool(found)
+
+
 def distrusted(model: nn.Module, anatomy: Anatomy, why: str) -> Anatomy:
     """Returns new findings, by which the network is taken picture by picture from now on."""
     warn_of_slow_path(model, f"the whole network ({why})")

@@ -4,6 +4,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +15,38 @@ _ONE_AT_A_TIME = threading.RLock()
 while it runs: another thread must not even ask for a network's parameters meanwhile."""
 
 
+_WORKER = threading.local()
+
+
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Lets one thread in at a time."""
+    """Lets one thread in at a time, and with it the threads that work for it (`workers`)."""
+    if is_worker():
+        yield
+        return
     with _ONE_AT_A_TIME:
         yield
+
+
+def is_worker() -> bool:
+    """Returns whether this thread is one of `workers`."""
+    return getattr(_WORKER, "is_one", False)
+
+
+@contextmanager
+def workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Gives threads that compute beside one another for the thread that asks, which is let in for as long.
+
+    Each kernel has one thread. Workers must share nothing that one of them changes: each takes a network of its own,
+    and none draws from torch's generator (`guards.draws.drawing` refuses that).
+    """
+
+    def begin() -> None:
+        _WORKER.is_one = True
+        torch.set_num_threads(1)
+
+    with one_thread(), in_single_precision(), ThreadPoolExecutor(count, initializer=begin) as pool:
+        yield pool
 
 
 def _switches() -> list[tuple[Any, str, str | bool]]:
@@ -43,6 +71,9 @@ def in_single_precision() -> Iterator[None]:
     round them to the 8 bits of bfloat16. A ghost norm and its sum are two products: so coarse, they differ by more than
     the margin of a clip (`margins`). Autocast is another matter: what it rounds is rounded before both products.
     """
+    if is_worker():
+        yield
+        return
     with _ONE_AT_A_TIME:
         coarse = [(backend, name, getattr(backend, name), exact) for backend, name, exact in _SWITCHES]
         coarse = [switch for switch in coarse if switch[2] in _COARSE]
@@ -71,6 +102,9 @@ def one_thread() -> Iterator[None]:
     shared processor. With two threads on two cores one picture took SqueezeNet three times as long as with one, and
     AlexNet and ResNet-18 at least as long. The number belongs to the process: other callers wait at `one_at_a_time`.
     """
+    if is_worker():
+        yield
+        return
     with _ONE_AT_A_TIME:
         before = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -7,7 +7,6 @@ other threads in while a kernel runs.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakSet
 
@@ -20,7 +19,7 @@ from wardround.per_patient.batch import Loss, PatientBatch, losses_of
 from wardround.per_patient.guards.draws import drawing
 from wardround.per_patient.layers.standardised import standardised_convolution
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.process import one_thread
+from wardround.per_patient.process import workers
 
 _PICTURE_BY_PICTURE = {
     F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
@@ -96,11 +95,7 @@ def sums_side_by_side(
     if model in _ALONE or layout.dtype != torch.float32:
         return None
     try:
-        with (
-            one_thread(),
-            drawing(None, layout.device) as watched,
-            ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
+        with workers(cores) as pool, drawing(None, layout.device) as watched:
             found = list(pool.map(lambda block: _sums(model, layout, loss, *block()), blocks))
     except _Alone:
         _ALONE.add(model)

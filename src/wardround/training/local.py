@@ -2,21 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 import numpy as np
 import torch
 
 from wardround.per_patient.clipped_sum import ClippedSum
-from wardround.per_patient.guards.draws import drawing
-from wardround.per_patient.process import one_thread
 from wardround.privacy.plans.kinds import Training
 from wardround.privacy.plans.releases import clip_of, noised_sum, sample, share_of_patients
 from wardround.randomness import Stream
 from wardround.randomness.sampling import Indices
-from wardround.training.device import CPU
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.workbench import Workbench
 from wardround.types import Vector
@@ -67,33 +62,8 @@ def local_steps(
         if may_round and pictures < _FEW_PICTURES * len(runs):
             return _in_step(workbench, part, runs)
         if torch.get_num_threads() == 1 or (may_round and len(runs) >= len(workbench.twins)):
-            return _on_cores(workbench, part, runs)
+            return workbench.on_cores(lambda twin, own: _in_step(twin, part, [own])[0], runs)
     return [_in_step(workbench, part, [own])[0] for own in runs]
-
-
-def _on_cores(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:
-    """Returns weights and velocity of each hospital, which takes all of its steps on one core."""
-    free: SimpleQueue[Workbench] = SimpleQueue()
-    for twin in workbench.twins or [workbench]:
-        free.put(twin)
-
-    def taken(own: LocalRun) -> tuple[Vector, Vector]:
-        twin = free.get()
-        try:
-            return _in_step(twin, part, [own])[0]
-        finally:
-            free.put(twin)
-
-    if free.qsize() == 1:
-        return [taken(own) for own in runs]
-    with (
-        one_thread(),
-        drawing(None, CPU) as watched,
-        ThreadPoolExecutor(free.qsize(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        found = list(pool.map(taken, runs))
-    assert not watched.unforeseen, "a network that draws has no twins"
-    return found
 
 
 def _in_step(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:

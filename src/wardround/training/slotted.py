@@ -1,24 +1,28 @@
 """Gradients of a hospital's patients in batches of a fixed shape: pictures into slots, and each patient's mean."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wardround.models.network import Network
 from wardround.per_patient import fixed_shape
 from wardround.per_patient.batch import Loss
-from wardround.per_patient.fixed_shape import EMPTY, gradients_of_slots, in_slots
+from wardround.per_patient.fixed_shape import EMPTY, Ints, gradients_of_slots, in_slots
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
 from wardround.training.patients import Drawn, Rows
 from wardround.types import Pictures, Vector
 
-_ROW_BYTES = 64 << 20
+ROW_BYTES = 64 << 20
 """Gradients of single pictures that are in memory at one time, at most, unless one patient has more pictures."""
+
+
+Each = Callable[[Callable[[nn.Module, Ints], None], Sequence[Ints]], object]
+"""Calls a function with the network, or a copy of it, and each batch."""
 
 
 class Slotted:
@@ -40,32 +44,42 @@ class Slotted:
                 one = self._by_slot(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
                 self.count = fixed_shape.slots_for(network.trained, loss, one, torch.zeros(1, dtype=torch.int64))
 
-    def gradients(self, drawn: Drawn, counts: npt.NDArray[np.int64], dropout_seed: int) -> Iterator[Vector]:
+    def gradients(
+        self, drawn: Drawn, counts: npt.NDArray[np.int64], dropout_seed: int, each: Each
+    ) -> Iterator[Vector]:
         """Yields the gradient of each patient, (parameter,); some patients at a time, with all their pictures.
 
         `drawn` are the pictures, the patients one after the other; `counts` are the pictures of each patient,
         (patient,). Of a patient without pictures the gradient is zero. A picture's draws follow from the seed of the
-        step and its own key.
+        step and its own key. `each` calls a function with the network and each batch.
 
         Guarantee: none. Other patients do not change a bit of a gradient.
         """
         ends, size = [0, *np.cumsum(counts).tolist()], self._network.num_parameters
-        for first, last in patient_ranges(counts.tolist(), max(self.count, _ROW_BYTES // (4 * size))):
-            start, stop = ends[first], ends[last]
-            own, classes = drawn.rows[start:stop], torch.from_numpy(drawn.labels[start:stop])
-            keys = drawn.keys[start:stop]
-            found = np.zeros((stop - start, size), dtype=np.float32)
-            with one_thread():
-                for batch in fixed_shape.placed(self._slots_of(own), self.count):
-                    is_taken = batch != EMPTY
-                    at = batch[is_taken]
-                    found[at] = gradients_of_slots(
-                        self._network.trained, self._loss, self._by_slot(own[at], batch), in_slots(classes[at], batch),
-                        [int(keys[place]) if place != EMPTY else EMPTY for place in batch],
-                        memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
-                    )[is_taken]  # fmt: skip
+        for first, last in patient_ranges(counts.tolist(), max(self.count, ROW_BYTES // (4 * size))):
+            start, of = ends[first], slice(ends[first], ends[last])
+            some = Drawn(drawn.rows[of], drawn.labels[of], drawn.patient[of], drawn.keys[of])
+            found = self._of_pictures(some, dropout_seed, each)
             for begin, end in pairwise(ends[first : last + 1]):
                 yield fixed_shape.mean_of(found[begin - start : end - start])
+
+    def _of_pictures(self, drawn: Drawn, dropout_seed: int, each: Each) -> npt.NDArray[np.float32]:
+        """Returns the gradient of each picture, (picture, parameter)."""
+        found = np.zeros((len(drawn.rows), self._network.num_parameters), dtype=np.float32)
+        classes = torch.from_numpy(drawn.labels)
+
+        def fill(trained: nn.Module, batch: Ints) -> None:
+            is_taken = batch != EMPTY
+            at = batch[is_taken]
+            with one_thread():
+                found[at] = gradients_of_slots(
+                    trained, self._loss, self._by_slot(drawn.rows[at], batch), in_slots(classes[at], batch),
+                    [int(drawn.keys[place]) if place != EMPTY else EMPTY for place in batch],
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
+                )[is_taken]  # fmt: skip
+
+        each(fill, list(fixed_shape.placed(self._slots_of(drawn.rows), self.count)))
+        return found
 
     def _slots_of(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Returns the slot of each picture, from its stored bytes."""

@@ -2,9 +2,10 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
 from wardround.models.vectors import load_parameters, sha256_of, to_vector
-from wardround.per_patient.anatomy import Independence
+from wardround.per_patient.anatomy import Independence, take_over
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping, Flat
-from wardround.per_patient.guards.draws import keys_of
+from wardround.per_patient.guards.draws import DrawsInWorker, keys_of
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
@@ -33,7 +34,8 @@ from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, Sample
-from wardround.training.slotted import Slotted
+from wardround.training.slotted import ROW_BYTES, Slotted
+from wardround.training.spread import Found, Item, spread
 from wardround.types import Masks, Pictures, Scores, Vector
 
 _PICTURES_AT_ONCE = 512
@@ -142,9 +144,9 @@ class Workbench:
     def twins(self) -> list["Workbench"]:
         """Workbenches of the same pictures, one a core, each with its own copy of the trained part.
 
-        Each is for one thread and for `gradient_sums` of one sample without a clip, with the bits of this one where
-        torch gives a kernel one thread. None of a GPU, a head, whose products take all cores by themselves, or a
-        network that draws random numbers.
+        Each is for one thread, for patients' own gradients and for `gradient_sums` of one sample without a clip, with
+        the bits of this one where torch gives a kernel one thread. None of a GPU, a head, whose products take all cores
+        by themselves, or a network that draws random numbers.
         """
         if self.device != CPU or self._cores == 1 or self._head is not None or not len(self._pixels):
             return []
@@ -161,6 +163,15 @@ class Workbench:
         )  # fmt: skip
         twin._is_twin, twin._batching = True, self._batching
         return twin
+
+    def on_cores(self, function: Callable[["Workbench", Item], Found], items: Sequence[Item]) -> list[Found]:
+        """Returns a function of each item, of which each core computes one at a time, with a workbench of its own."""
+        if len(items) > 1 and self.twins:
+            try:
+                return spread(self.twins, function, items)
+            except DrawsInWorker:  # at these pictures, and not at those that it was tried with
+                self.twins = []
+        return [function(self, item) for item in items]
 
     def gradient_sums(
         self,
@@ -282,35 +293,42 @@ class Workbench:
             for all of it is computed on the processor, for every device: kernels of a GPU promise no bits.
             Small networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and
             those whose pictures are varied or give masks from the patient's pictures only
-            (`wardround.per_patient.isolated`).
+            (`wardround.per_patient.isolated`). Batches and patients are spread over the cores, one thread for each.
         """
-        self._load(self.network.trained, weights)
-        self._train(self.network.trained)
+        for bench in (self, *self.twins):
+            bench._load(bench.network.trained, weights)
+            bench._train(bench.network.trained)
         slots = self._independence is Independence.CHECKED and self._masks is None
         if self._slotted is None and slots and self._augmentation.is_identity:
             self._slotted = Slotted(self.network, self._loss, self._pixels, self._inputs, self._memory_bytes)
         if self._slotted is not None and self._slotted.count:
             drawn, counts = sample.patients.pictures_of(sample.chosen), sample.patients.counts[sample.chosen]
-            yield from self._slotted.gradients(drawn, counts, dropout_seed)
+            yield from self._slotted.gradients(drawn, counts, dropout_seed, self._each)
             return
-        yield from self._gradients_alone(sample, dropout_seed)
-
-    def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
-        """Yields each patient's gradient, computed alone; dropout masks follow from the patient's own key."""
-        layout, keys = Layout.of(self.network.trained), iter(sample.patients.keys[sample.chosen].tolist())
+        keys = iter(sample.patients.keys[sample.chosen].tolist())
+        at_once = max(len(self.twins), ROW_BYTES // (4 * weights.size))
         batches = self._batching.batches([sample], dropout_seed, at_once=1)
         while True:
             with one_thread():
-                found = next(batches, None)
-            if found is None:
+                some = [batch for batch, _ in islice(batches, at_once)]
+            if not some:
                 return
-            for inputs, labels in patients_of(found[0]):
-                gradient = isolated_gradient(
-                    self.network.trained, layout, self._loss, inputs, labels,
-                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed, key=next(keys),
-                    independence=self._independence,
-                )  # fmt: skip
-                yield gradient.cpu().numpy()
+            patients = [(*of, next(keys)) for batch in some for of in patients_of(batch)]
+            yield from self._each(partial(self._gradient_alone, dropout_seed), patients)
+
+    def _each(self, function: Callable[[nn.Module, Item], Found], items: Sequence[Item]) -> list[Found]:
+        """Returns a function of the network and each item, on all cores once the network is known."""
+        if not take_over(self.network.trained, [twin.network.trained for twin in self.twins]):
+            return [function(self.network.trained, item) for item in items]
+        return self.on_cores(lambda bench, item: function(bench.network.trained, item), items)
+
+    def _gradient_alone(self, seed: int, trained: nn.Module, patient: tuple[Tensor, Tensor, int]) -> Vector:
+        """Returns one patient's gradient, computed alone; dropout masks follow from the patient's own key."""
+        inputs, labels, key = patient
+        return isolated_gradient(
+            trained, Layout.of(trained), self._loss, inputs, labels,
+            memory_bytes=self._memory_bytes, dropout_seed=seed, key=key, independence=self._independence,
+        ).cpu().numpy()  # fmt: skip
 
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Returns class probabilities of some pictures, (picture, class); of several models their mean."""

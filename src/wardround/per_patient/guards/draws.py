@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.process import is_worker
 
 PictureKeys = Sequence[bytes]
 """32 bytes for each picture of one pass, (picture,)."""
@@ -35,6 +36,10 @@ PictureKeys = Sequence[bytes]
 
 class Unkeyed(Exception):  # control flow inside the package; it never leaves it
     """Signal that numbers were drawn without the picture on the first axis."""
+
+
+class DrawsInWorker(Exception):  # control flow inside the package; it never leaves it
+    """Signal that numbers would be drawn in a thread beside others, which have the same generator."""
 
 
 def keys_of(batch: PatientBatch, seed: int | None) -> Callable[[], list[bytes]]:
@@ -162,7 +167,12 @@ def drawing(pictures: PictureKeys | None, device: torch.device) -> Iterator[Draw
     """Keys all draws inside by picture; without keys (a network that draws nothing), watches that nothing is drawn.
 
     Torch's generators are afterwards as they were.
+
+    Raises:
+        DrawsInWorker: keys, in one of `process.workers`.
     """
+    if pictures is not None and is_worker():
+        raise DrawsInWorker
     generator = torch.default_generator
     before = generator.get_state()
     accelerator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
