@@ -98,7 +98,8 @@ BENCHES = {
 @pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
 @pytest.mark.parametrize("name", family(BENCHES, keep=["small_cnn", "not known", "draws when bright"]))
 def test_no_bit_of_a_gradient_depends_on_the_number_of_cores(name):
-    patients, known = patients_with([1, 2, 1, 3, 1, 1]), {}
+    patients = patients_with([1, 2, 1, 3, 1, 1])
+    known: dict[tuple[float, int], np.ndarray] = {}
     for cores in (1, 2, 5):
         bench = BENCHES[name](cores)
         assert len(bench.twins) == (cores if cores > 1 else 0)
