@@ -197,7 +197,9 @@ def _run(command: list[str], threads: int) -> dict[str, Any]:
             "OMP_NUM_THREADS": str(threads), "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0",
             "FLWR_HOME": home, "RAY_TMPDIR": home, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
         }  # fmt: skip
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | private, capture_output=True, text=True)
+        # As what is installed, ours keeps its compiled modules between processes.
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        done = subprocess.run(command, cwd=ROOT, env=kept | private, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command[:5])} failed:\n{done.stderr[-3000:]}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -1,4 +1,7 @@
-"""Wardround's side of `benchmarks.simulation`: one measurement in this process."""
+"""Wardround's side of `benchmarks.simulation`: one measurement in this process.
+
+What is heavy is imported where it is used, as commands do: their imports are part of their time.
+"""
 
 import json
 import resource
@@ -13,10 +16,7 @@ from typing import Any
 import numpy as np
 
 from wardround.config import Study, parse_study
-from wardround.coordinator.observer import Observer, Silent
-from wardround.records.folder import RunRecord
-from wardround.simulation.materials import gather
-from wardround.simulation.run import run_study
+from wardround.coordinator.observer import Silent
 
 SCALE_PATIENTS, JOB_PATIENTS = 11_000, 1_250
 
@@ -99,11 +99,14 @@ def measure(study: Study) -> dict[str, Any]:
 
     The first round, which warms up, counts in no median; nor does the last one's processor time, with its evaluation.
     """
+    from wardround.simulation.run import run_study
+
     clock = _Clock()
     with TemporaryDirectory() as folder:
         started = time.perf_counter()
-        record = run_study(study, Path(folder) / "run", clock)
+        run_study(study, Path(folder) / "run", clock)
         whole = time.perf_counter() - started
+        accuracy = _accuracy(Path(folder) / "run")
         sizes = {path.name: path.stat().st_size for path in (Path(folder) / "run").rglob("*") if path.is_file()}
     seconds = clock.seconds()
     processor = [
@@ -117,36 +120,43 @@ def measure(study: Study) -> dict[str, Any]:
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "ledger_mb": sizes["ledger.sqlite"] / 1e6,
         "record_mb": (sum(sizes.values()) - sizes["ledger.sqlite"]) / 1e6,
-        "accuracy": _accuracy(record),
+        "accuracy": accuracy,
     }
 
 
 def command(study: str, out: str) -> None:
     """Runs `wardround run` on a study file, and notes the seconds of its rounds beside the record."""
+    from wardround.cli import terminal
     from wardround.cli.main import main
-    from wardround.simulation import run
 
-    clock, inner = _Clock(), run.run_study
+    clock = _Clock()
 
-    def timed(study: Study, out: Path, _: Observer, **options: bool) -> RunRecord:
-        return inner(study, out, clock, **options)
+    class Timed(terminal.Terminal):
+        def stage(self, text: str) -> None:
+            super().stage(text)
+            clock.stage(text)
 
-    run.run_study = timed  # type: ignore[assignment]  # the clock in place of the screen
+        def progress(self, done: int, total: int, detail: str = "") -> None:
+            super().progress(done, total, detail)
+            clock.progress(done, total)
+
+    terminal.Terminal = Timed  # type: ignore[misc]  # which the command makes
     sys.argv = ["wardround", "run", study, "--out", out]
     try:
         main()
     finally:
-        note = {"rounds": clock.seconds(), "accuracy": _accuracy(RunRecord.read(Path(out)))}
+        note = {"rounds": clock.seconds(), "accuracy": _accuracy(Path(out))}
         print(json.dumps(note))
 
 
-def _accuracy(record: RunRecord) -> object:
-    metrics: Any = record.results["metrics"]
-    return metrics.get("accuracy")
+def _accuracy(run: Path) -> object:
+    return json.loads((run / "results.json").read_text())["metrics"].get("accuracy")
 
 
 def export(study: Study, path: Path) -> dict[str, int]:
     """Writes the pictures of a study's hospitals for the peers; the numbers of pictures."""
+    from wardround.simulation.materials import gather
+
     materials = gather(study, Silent())
     pixels = materials.images.pixels
     parts = list(materials.hospitals.values())
