@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import AGAIN, StudyPath, console, interruptible, print_run
+from wardround.cli.printing import AGAIN, StudyPath, console, interruptible, print_run, uncollected
 
 
 def coordinate(
@@ -25,14 +25,15 @@ def coordinate(
 
     The same command again goes on with an interrupted run.
     """
-    from wardround.cli.terminal import Terminal
-    from wardround.config import read_study
-    from wardround.coordinator.home import read_home
-    from wardround.coordinator.observer import Together
-    from wardround.coordinator.run import coordinate as run_between
-    from wardround.transport.exchanges import Exchanges
-    from wardround.transport.unix import SocketChannel, sockets_of
-    from wardround.watching.live import Live
+    with uncollected():
+        from wardround.cli.terminal import Terminal
+        from wardround.config import read_study
+        from wardround.coordinator.home import read_home
+        from wardround.coordinator.observer import Together
+        from wardround.coordinator.run import coordinate as run_between
+        from wardround.transport.exchanges import Exchanges
+        from wardround.transport.unix import SocketChannel, sockets_of
+        from wardround.watching.live import Live
 
     resolved = read_study(study)
     sockets, keys = sockets_of(hospital, resolved.hospitals.names or ()), read_home(home)

@@ -39,6 +39,7 @@ from wardround.cli.printing import (
     overrides_of,
     print_run,
     printed,
+    uncollected,
 )
 from wardround.cli.serve import serve
 from wardround.cli.status import status
@@ -127,7 +128,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
-    from wardround.simulation.run import run_study
+    with uncollected():
+        from wardround.simulation.run import run_study
 
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
@@ -139,7 +141,8 @@ def run(
 @app.command()
 def resume(path: RunPath, watch: WatchPort = None, log: LogTo = None, as_json: AsJson = False) -> None:
     """Go on with an interrupted run."""
-    from wardround.simulation.run import resume_run
+    with uncollected():
+        from wardround.simulation.run import resume_run
 
     with interruptible(path), watched(lambda: _read(path / "study.toml", None), path, watch, log) as observer:
         record = resume_run(path, observer)
@@ -149,7 +152,8 @@ def resume(path: RunPath, watch: WatchPort = None, log: LogTo = None, as_json: A
 @app.command()
 def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> None:
     """Print the promise and the cost of a study; opens no image."""
-    from wardround.simulation.estimate import estimate
+    with uncollected():
+        from wardround.simulation.estimate import estimate
 
     resolved = _read(study, data)
     found = estimate(resolved)
@@ -273,10 +277,11 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Run several studies, or a sweep, and compare them on a page."""
-    from wardround.cli.terminal import Terminal
-    from wardround.config.sweep import read_sweep
-    from wardround.report.comparison import lines_of
-    from wardround.simulation.sweeps.compare import compare as compare_all
+    with uncollected():
+        from wardround.cli.terminal import Terminal
+        from wardround.config.sweep import read_sweep
+        from wardround.report.comparison import lines_of
+        from wardround.simulation.sweeps.compare import compare as compare_all
 
     sweeps = [read_sweep(path, overrides_of(data), repeats) for path in studies]
     with interruptible(AGAIN), Terminal(console()) as terminal:

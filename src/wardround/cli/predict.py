@@ -1,9 +1,6 @@
 """`wardround predict`: answers of a run's model for new pictures, on the screen of the person who asks."""
 
-import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,26 +9,13 @@ import typer
 
 from wardround.boundary.text import counted, say
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import Member, can_appear
+from wardround.cli.printing import Member, can_appear, uncollected
 
 if TYPE_CHECKING:
     from wardround.inference.answers import Prediction
 
 NOT_ALL = 3
 """Exit code where some pictures could not be read; 0 where all were, 2 where nothing could be done."""
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Holds garbage collection during imports: torch's 165,000 objects stay, and took a seventh of the start."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def predict(
@@ -63,7 +47,7 @@ def predict(
 
     Exit codes: 0 every picture was read, 3 some were not (the answers say why), 2 none was, or nothing could be done.
     """
-    with _uncollected():
+    with uncollected():
         from wardround.errors import DataError
         from wardround.inference.answers import Segmented, Unanswered
         from wardround.inference.files import Folder, nifti_of, write

@@ -1,5 +1,6 @@
 """The arguments that several commands begin with, and the words that several end with."""
 
+import gc
 import os
 import signal
 import sys
@@ -54,6 +55,23 @@ def console(*, stderr: bool = True) -> "Console":
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which is dealt with as Ctrl-C is."""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Holds garbage collection during a command's imports, and leaves what they made out of it from then on.
+
+    Searches among torch's 165,000 objects took a seventh of the start, and 0.1 s each afterwards.
+    """
+    was_enabled, loaded = gc.isenabled(), len(sys.modules)
+    gc.disable()
+    try:
+        yield
+        if len(sys.modules) > loaded:
+            gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

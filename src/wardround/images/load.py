@@ -87,9 +87,12 @@ def load_images(
         if root is not None or task not in (None, Task.BINARY):
             raise DataError("the layout phantom must have no folder and the task binary. Leave both out.")
         population = phantom or PhantomOptions()
-        listing = options.classified(with_persons(list_phantom(population), options.names, None))
+        listed = list_phantom(population)
+        listing = options.classified(with_persons(listed, options.names, None))
         recipe: Recipe = _recipe(listing, pictures, volumes)
-        digests, cached = pixels_of_phantom(population, Wanted(recipe, cache_dir, progress))
+        digests, cached = pixels_of_phantom(
+            population, [entry.file for entry in listed.entries], Wanted(recipe, cache_dir, progress)
+        )
     else:
         if phantom is not None:
             raise DataError(f"phantom options must go with the layout phantom, got {layout!r}. Leave them out.")

@@ -66,7 +66,8 @@ def phantom_pixels():
 
 @pytest.fixture
 def made(phantom_pixels):
-    return Made(list(list_phantom(OPTIONS).entries), phantom_pixels.copy(), phantom_digests(OPTIONS))
+    entries = list(list_phantom(OPTIONS).entries)
+    return Made(entries, phantom_pixels.copy(), phantom_digests(OPTIONS, [entry.file for entry in entries]))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ A picture is a function of the seed, the patient's number and the picture's numb
 that describe the population: `sites`, `prevalence`, `image_size`), never of how many others are made.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -91,23 +91,23 @@ def list_phantom(options: PhantomOptions) -> Listing:
     """Returns the entries of a phantom population, one a picture; nothing is drawn yet."""
     entries = []
     for number in range(options.patients):
-        person = _person(options, number)
-        for image in range(person.num_images):
+        label, site, num_images = _file_of(options, _generator(options, number))
+        for image in range(num_images):
             entries.append(
                 Entry(
                     file=f"patient-{number:05d}/picture-{image + 1}",
-                    label=person.label,
+                    label=label,
                     patient=f"patient-{number:05d}",
-                    site=f"site-{person.site + 1}",
+                    site=f"site-{site + 1}",
                 )
             )
     return Listing(tuple(entries), CLASS_NAMES)
 
 
-def phantom_digests(options: PhantomOptions) -> list[str]:
-    """Returns sha256 of everything each picture is a function of, in the order of `list_phantom`."""
+def phantom_digests(options: PhantomOptions, files: Iterable[str]) -> list[str]:
+    """Returns sha256 of everything each picture is a function of; `files` are those of `list_phantom`."""
     recipe = f"phantom {VERSION} {options.seed} {options.sites} {options.prevalence} {options.image_size}"
-    return [sha256(f"{recipe} {entry.file}".encode()).hexdigest() for entry in list_phantom(options).entries]
+    return [sha256(f"{recipe} {file}".encode()).hexdigest() for file in files]
 
 
 def draw_phantom(options: PhantomOptions) -> Iterator[Pictures]:
@@ -120,14 +120,23 @@ def draw_phantom(options: PhantomOptions) -> Iterator[Pictures]:
             yield _exposed(options, person.site, _scene(person, x, y), generator)[None]
 
 
-def _person(options: PhantomOptions, number: int) -> _Person:
-    generator = np.random.default_rng([options.seed, number])
+def _generator(options: PhantomOptions, number: int) -> np.random.Generator:
+    return np.random.default_rng([options.seed, number])
+
+
+def _file_of(options: PhantomOptions, generator: np.random.Generator) -> tuple[int, int, int]:
+    """Returns label, site and number of pictures: a patient's first draw."""
     is_ill, where, how_many = generator.random(3)
-    label = int(is_ill < options.prevalence)
+    return int(is_ill < options.prevalence), int(where * options.sites), 1 + int(how_many * options.max_images)
+
+
+def _person(options: PhantomOptions, number: int) -> _Person:
+    generator = _generator(options, number)
+    label, site, num_images = _file_of(options, generator)
     return _Person(
         label=label,
-        site=int(where * options.sites),
-        num_images=1 + int(how_many * options.max_images),
+        site=site,
+        num_images=num_images,
         build=generator.uniform(-1, 1, 10).astype(np.float32),
         vessels=_waves(generator, count=10, shortest=0.25, longest=1.2),
         lesions=tuple(_lesion(generator) for _ in range(generator.integers(1, 5))) if label else (),

@@ -198,9 +198,9 @@ def _in_turn(
             future.cancel()
 
 
-def pixels_of_phantom(options: PhantomOptions, wanted: Wanted) -> tuple[list[str], Cached]:
-    """Returns the digest of every generated picture and its row, in the order of `list_phantom`."""
-    digests = phantom_digests(options)
+def pixels_of_phantom(options: PhantomOptions, files: Iterable[str], wanted: Wanted) -> tuple[list[str], Cached]:
+    """Returns the digest of every generated picture and its row; `files` are those of `list_phantom`, in its order."""
+    digests = phantom_digests(options, files)
 
     def fill() -> Iterator[Prepared | str]:
         for picture in draw_phantom(options):
