@@ -15,9 +15,9 @@ from tests.errors import raises_code
 from tests.ledger.spending import AFFORDABLE, DELTA, STEP, THREE, begin, limit, spend, steps
 
 from wardround.accounting.accountants import epsilon_of
-from wardround.accounting.events import GaussianEvent
+from wardround.accounting.events import GaussianEvent, canonical_json
 from wardround.errors import LedgerError, MachineError
-from wardround.ledger.entry import GENESIS, body_of, chained_hash
+from wardround.ledger.entry import GENESIS, LimitSet, body_of, chained_hash, entry_of
 from wardround.ledger.file import LedgerFile
 from wardround.ledger.store import SCHEMA_VERSION
 
@@ -298,3 +298,19 @@ def test_processes_cannot_spend_the_same_budget_twice():
     assert 0 < sum(found["admitted"]) == sum(found["in_turn"]) < 4
     assert found["epsilon"] <= found["limit"]
     assert found["persons"] == len(THREE)
+
+
+def test_a_line_is_the_canonical_json_of_its_fields(ledger):
+    run = begin(ledger, seeded=True)
+    spend(run, 2)
+    run.answer_once("round 1", 'ä "quoted" \\ answer')
+    run.end()
+    ledger.unprotected(run="r", study="s", persons=["p"], purpose="metrics")
+    ledger.set_limit(3, 1e-5, by="ä", reason="a\nreason")
+    ledger.set_limit(float("inf"), 1e-5, by="b", reason="none")
+    for entry in ledger.entries():
+        body = body_of(entry)
+        assert body == canonical_json(json.loads(body))
+        assert entry_of(body) == entry
+        assert json.loads(body).keys() == {"kind", *entry.__slots__}
+    assert '"epsilon":3.0' in body_of(LimitSet(3, 1e-5, "a", "b", "now"))

@@ -92,9 +92,9 @@ class Coordinator:
             FederationError: more hospitals do not answer, or its receipt is of another study or hospital, or not signed
                 with its key.
         """
-        receipts = self._said(GiveReceipt(), Receipt, self.may_be_gone)
+        receipts, digest = self._said(GiveReceipt(), Receipt, self.may_be_gone), self.study.digest
         for name, receipt in receipts.items():
-            if receipt.study != self.study.digest or receipt.hospital != name:
+            if receipt.study != digest or receipt.hospital != name:
                 raise FederationError(
                     f"The receipt of {name} must be its own and of this study, and is not.",
                     code="federation-receipt",

@@ -4,7 +4,8 @@ A round that was interrupted, or an attempt under masks that lost a hospital, wa
 may have been seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from wardround.accounting.events import Event, leaves
 from wardround.accounting.search import largest_count
@@ -16,6 +17,7 @@ from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
+from wardround.types import HospitalName
 
 PICTURES = "pictures"
 """Purpose of the ledger's lines that pay for noised pictures."""
@@ -55,29 +57,34 @@ def spare_attempts(account: Account, place: str) -> int:
     return len(charged) + 1 - len({*charged, place})
 
 
-def open_account(
-    ledger: LedgerFile, study: Study, plan: Plan, hospital: str, persons: Sequence[str], run: str
-) -> Account:
-    """Returns a hospital's account in a study's run, at the plan's delta, accountant, unit and relation.
+def open_accounts(
+    ledger: LedgerFile, study: Study, plan: Plan, persons: Mapping[HospitalName, Sequence[str]], run: str
+) -> dict[HospitalName, Account]:
+    """Returns hospitals' accounts in a study's run, at the plan's delta, accountant, unit and relation: all or none.
 
     Args:
-        ledger: the hospital's, or that of the person who simulates it.
+        ledger: the hospital's, or that of the person who simulates all of them.
         study: names the run, and caps what it may cost.
         plan: the study's.
-        hospital: its name in the study.
-        persons: ids of those that the study would have.
+        persons: ids of those that the study would have, by the hospital's name in the study.
         run: see `LedgerFile.begin`.
 
     Raises:
         BudgetExhausted: nobody could afford the study.
         LedgerError: the ledger is damaged, busy, or cannot be written.
     """
-    cap = epsilon_limit_of(study, plan)
-    return ledger.begin(
-        run=run, study=study.digest, name=study.study.name, hospital=hospital, persons=persons,
-        foreseen=foreseen(plan, cap), epsilon=cap, delta=plan.delta, accountant=plan.accountant, unit=plan.unit,
-        relation=plan.relation, seeded=study.study.seed is not None,
-    )  # fmt: skip
+    cap, digest = epsilon_limit_of(study, plan), study.digest
+    expected = foreseen(plan, cap)
+    with ledger.transaction():
+        ledger.enrol(chain.from_iterable(persons.values()))
+        return {
+            hospital: ledger.begin(
+                run=run, study=digest, name=study.study.name, hospital=hospital, persons=own,
+                foreseen=expected, epsilon=cap, delta=plan.delta, accountant=plan.accountant, unit=plan.unit,
+                relation=plan.relation, seeded=study.study.seed is not None,
+            )
+            for hospital, own in persons.items()
+        }  # fmt: skip
 
 
 def run_of(study: Study, pictures: str, made: str) -> str:

@@ -27,7 +27,7 @@ from wardround.config.site import PolicyFile, Site
 from wardround.errors import DataError, PrivacyError, StudyError
 from wardround.hospital.agent import Agent
 from wardround.hospital.allowed import check_allowed
-from wardround.hospital.charged import open_account, run_of
+from wardround.hospital.charged import open_accounts, run_of
 from wardround.hospital.examined.patients import examined_of, set_aside
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.memory import Memory
@@ -104,9 +104,8 @@ def open_hospital(
                 assert examined.account is not None, "a plan that trains nothing noises its evaluation"
                 account, patients, persons = examined.account, [], []
             else:
-                account = open_account(
-                    ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest)
-                )
+                run = run_of(study, images.digest, study.digest)
+                [account] = open_accounts(ledgers, study, plan, {name: persons}, run).values()
                 patients = [patient for patient, is_in in zip(training, account.admitted, strict=True) if is_in]
             if len(patients) < len(persons):
                 _log.warning(

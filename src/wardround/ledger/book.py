@@ -73,6 +73,7 @@ class Book:
 
     Attributes:
         parts: by the sequence number of their first line.
+        begun: numbers of the parts of each run, study and hospital, in order.
         limit: the last that was set.
         group_of: group of each person, (person,); group 0 has no history.
         histories: of each group the parts that its persons are in.
@@ -83,6 +84,7 @@ class Book:
     def __init__(self, key: bytes = b"") -> None:
         self._key = key
         self.parts: dict[int, Part] = {}
+        self.begun: dict[tuple[str, str, str], list[int]] = {}
         self.limit: LimitSet | None = None
         self.pseudonyms = np.zeros((0, PSEUDONYM_BYTES), dtype=np.uint8)
         self.group_of = np.zeros(0, dtype=np.int64)
@@ -114,6 +116,7 @@ class Book:
         match entry:
             case Begun():
                 self.parts[sequence] = Part(entry)
+                self.begun.setdefault((entry.run, entry.study, entry.hospital), []).append(sequence)
                 self._refine(sequence, cohort if cohort is not None else np.zeros(0, dtype=np.int64))
             case Charge():
                 part = self._part(entry.begun)
@@ -175,22 +178,20 @@ class Book:
 
     def _refine(self, part: int, cohort: Persons) -> None:
         """Splits each group into those in the cohort and the others."""
-        found = np.bincount(self.group_of[cohort], minlength=len(self.sizes))
-        moves = np.arange(len(self.sizes))
-        for group in np.flatnonzero(found).tolist():
-            if group and found[group] == self.sizes[group]:
+        groups, member_of, found = np.unique(self.group_of[cohort], return_inverse=True, return_counts=True)
+        moved = groups.copy()
+        for at, (group, inside) in enumerate(zip(groups.tolist(), found.tolist(), strict=True)):
+            if group and inside == self.sizes[group]:
                 self.histories[group] += (part,)
-                inside = group
             else:
-                inside = len(self.sizes)
-                moves[group] = inside
-                self.sizes[group] -= int(found[group])
-                self.sizes.append(int(found[group]))
+                moved[at] = len(self.sizes)
+                self.sizes[group] -= inside
+                self.sizes.append(inside)
                 self.histories.append((*self.histories[group], part))
                 for other in self.histories[group]:
-                    self.parts[other].groups.append(inside)
-            self.parts[part].groups.append(inside)
-        self.group_of[cohort] = moves[self.group_of[cohort]]
+                    self.parts[other].groups.append(int(moved[at]))
+            self.parts[part].groups.append(int(moved[at]))
+        self.group_of[cohort] = moved[member_of]
 
 
 def packed(persons: Persons) -> bytes:

@@ -17,10 +17,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar, TypeAlias, get_args
 
 from wardround.accounting.accountants import AccountantKind
-from wardround.accounting.events import Event, JsonDict, canonical_json, from_json, to_json
+from wardround.accounting.events import Event, canonical_json, from_json, to_json
 from wardround.accounting.mechanisms import check_delta, check_epsilon
 from wardround.accounting.numbers import number_from_json, number_to_json
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
@@ -151,20 +152,28 @@ Entry: TypeAlias = Begun | Charge | Answered | Ended | Unprotected | LimitSet
 _KINDS: dict[str, type[Entry]] = {each.kind: each for each in get_args(Entry)}
 
 
+_FIELDS = {kind: sorted(("kind", *each.__slots__)) for kind, each in _KINDS.items()}
+
+
 def body_of(entry: Entry) -> str:
-    """Returns the text of a line, as it is hashed and kept."""
-    data: JsonDict = {"kind": entry.kind}
-    for name in entry.__slots__:
-        value = getattr(entry, name)
-        if name in ("event", "foreseen"):
-            value = _cached_json(value)
-        elif name in ("epsilon", "delta"):
-            value = number_to_json(value)
-        data[name] = value
-    return canonical_json(data)
+    """Returns the text of a line, as it is hashed and kept: the canonical JSON of its kind and its fields."""
+    fields = [f'"{name}":{_text_of(name, getattr(entry, name))}' for name in _FIELDS[entry.kind]]
+    return "{" + ",".join(fields) + "}"
 
 
-_cached_json = lru_cache(maxsize=4096)(to_json)  # read only; a run charges the same event in every round
+def _text_of(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if name in ("begun", "attempt"):
+        return str(value)
+    if name in ("event", "foreseen"):
+        return _text_of_event(value)
+    return json.dumps(number_to_json(value) if name in ("epsilon", "delta") else value)
+
+
+@lru_cache(maxsize=4096)  # a run charges the same event in every round
+def _text_of_event(event: Event) -> str:
+    return canonical_json(to_json(event))
 
 
 def entry_of(body: str) -> Entry:

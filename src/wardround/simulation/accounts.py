@@ -17,7 +17,8 @@ from wardround import __version__
 from wardround.accounting.numbers import number_to_json
 from wardround.config import Study
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
-from wardround.hospital.charged import open_account, run_of
+from wardround.hospital.charged import open_accounts as open_all
+from wardround.hospital.charged import run_of
 from wardround.images.patients import Patient
 from wardround.ledger.account import Account
 from wardround.ledger.file import LedgerFile
@@ -193,11 +194,8 @@ def open_accounts(
         LedgerError: the ledger is damaged, busy, or cannot be written.
     """
     places = dealt(study, materials)
-    with ledger.transaction():
-        accounts = {
-            name: open_account(ledger, study, plan, name, [patient.id for patient in patients], run)
-            for name, patients in places.items()
-        }
+    persons = {name: [patient.id for patient in patients] for name, patients in places.items()}
+    accounts = open_all(ledger, study, plan, persons, run)
     if any(places.values()) and not any(account.admitted.any() for account in accounts.values()):
         limit = ledger.limit
         assert limit is not None, "a ledger without a limit leaves nobody out"

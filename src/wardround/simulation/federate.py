@@ -63,13 +63,13 @@ def federate(
     randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
     asks = asked_by(study, plan)
     timetable = timetable_of(study)
-    classes = materials.images.class_names
+    classes, digest = materials.images.class_names, study.digest
     agents = {
         name: Agent(
             name=name,
             patients=patients,
             plan=plan,
-            policy=Policy(study.digest, asks, study.rounds, timetable.visited(position, study.rounds)),
+            policy=Policy(digest, asks, study.rounds, timetable.visited(position, study.rounds)),
             account=accounts[name],
             randomness=randomness,
             workbench=materials.workbench,

@@ -214,11 +214,12 @@ def run_reference(
         return {}
 
     models: Models = {}
+    digest = study.digest
     for label in _labels(name):
         with LedgerFile(":memory:") as ledger:
             accounts = {
                 hospital: ledger.begin(
-                    run=label, study=study.digest, name=name, hospital=hospital, persons=(), foreseen=NoEvent(),
+                    run=label, study=digest, name=name, hospital=hospital, persons=(), foreseen=NoEvent(),
                     epsilon=math.inf, delta=own.delta, accountant=own.accountant,
                 )
                 for hospital in hospitals
