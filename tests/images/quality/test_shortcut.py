@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from wardround.images.quality import shortcut
 from wardround.images.quality.shortcut import (
@@ -152,3 +154,15 @@ def test_a_class_with_fewer_patients_than_folds_gives_no_figure():
         cross_validated_auroc(numbers, np.zeros(20, int), [str(place) for place in range(20)], 2, Rule.LINEAR)
         is None
     )
+
+
+@pytest.mark.parametrize(("pictures", "columns", "classes"), [(60, 3, 2), (200, 13, 4), (12, 13, 3)])
+def test_the_regression_is_where_its_loss_has_no_slope(pictures, columns, classes):
+    """Strictly convex: the one point without a slope is the minimum. The last set is separable."""
+    generator = np.random.default_rng(0)
+    rows, labels = generator.normal(size=(pictures, columns)), np.arange(pictures) % classes
+    rows[:, 0] += labels
+    weights = torch.from_numpy(shortcut._logistic(rows, labels, classes)).requires_grad_()
+    nats = F.cross_entropy(torch.from_numpy(rows) @ weights, torch.from_numpy(labels))
+    [slope] = torch.autograd.grad(nats + 1e-3 * weights.square().sum(), weights)
+    assert slope.abs().max() < 1e-12
