@@ -3,13 +3,13 @@
     python -m benchmarks.simulation [--repeats 3] [--rounds 4] [--peer-python PATH]
 
 Scale: the same phantoms, pooled and dealt out to 10, 100, 1,000 and 10,000 hospitals; private FedSGD under (simulated)
-secure aggregation; seconds a round, over pooled. Job: FedAvg with 10 hospitals over 20 rounds, start to finish (a fresh
-process from its first import to its last file), without privacy in every package, and ours with it. Every
-measurement is a process of its own; settings are interleaved, and ratios are taken within a repeat. Peers are looked
-for in the Python this runs in, or in `--peer-python`; what is absent is said and left out. Scale runs have one thread
-of torch. In the job every package has all processors: ours as it spreads hospitals, Flower for one client each, and
-pfl-research as threads of torch. Writes benchmarks/results/simulation.json and the tables of docs/simulation.md. Run
-on a quiet machine.
+secure aggregation; seconds a round, over pooled. Jobs: FedAvg with 10 hospitals, of a small network over 20 rounds and
+of ResNet-18 over 3, start to finish (a fresh process from its first import to its last file), without privacy in every
+package, and ours with it. Every measurement is a process of its own; settings are interleaved, and ratios are taken
+within a repeat. Peers are looked for in the Python this runs in, or in `--peer-python`; what is absent is said and left
+out. Scale runs have one thread of torch. In a job every package has all processors: ours as it spreads hospitals,
+Flower for one client each, and pfl-research as threads of torch. Writes benchmarks/results/simulation.json and the
+tables of docs/simulation.md. Run on a quiet machine.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,10 +37,32 @@ PAGE = ROOT / "docs" / "simulation.md"
 OPENS, CLOSES = "<!-- written by benchmarks.simulation -->", "<!-- end -->"
 HOSPITALS = (1, 10, 100, 1_000, 10_000)
 PEERS = {"flower": "flwr", "pfl": "pfl"}
+OURS = {"wardround": "none", "wardround private": "dp-sgd"}
+"""Plans of our runs of a job."""
 SCALE_TARGETS = {"1000": 1.1, "10000": 1.15}
 """Seconds a round over pooled, at most, by hospitals."""
 JOB_TARGETS = {"flower": {"over_wardround": 6.0}, "pfl": {"over_wardround": 1.5, "rounds_over_wardround": 1.5}}
 """Times as long as ours, at least."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """FedAvg of one network over some rounds: 10 hospitals, 4 local steps a round, pictures of 64 pixels."""
+
+    title: str
+    network: str
+    rounds: int
+
+    def settings(self, quick: bool) -> dict[str, Any]:
+        """Returns what every package is told."""
+        return {
+            "network": self.network, "rounds": min(self.rounds, 3) if quick else self.rounds, "hospitals": 10,
+            "steps": 4, "patients": JOB_PATIENTS, "learning_rate": 0.05, "momentum": 0.9,
+            "cores": os.cpu_count() or 1, "all_cores": True,
+        }  # fmt: skip
+
+
+JOBS = (Job("a small convolutional network", "small_cnn", 20), Job("ResNet-18", "resnet18", 3))
 BUSY = 10.0
 """Percent of the processors that others may use before the machine counts as not quiet."""
 
@@ -67,6 +90,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, help="of a scale run, at least 4")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--hospitals", type=int, nargs="+", default=HOSPITALS)
+    networks = [job.network for job in JOBS]
+    parser.add_argument("--jobs", nargs="*", choices=networks, default=networks, help="by network")
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--peer-python", default=sys.executable, help="the Python that has the peers")
     parser.add_argument("--quick", action="store_true", help="few patients and rounds, for a smoke test")
@@ -76,18 +101,13 @@ def _options() -> argparse.Namespace:
 
 
 def _table(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    cache, npz = str(folder / "cache"), folder / "job.npz"
+    cache = str(folder / "cache")
     os.makedirs(cache)
     patients = 600 if options.quick else SCALE_PATIENTS
     counts = [count for count in options.hospitals if count <= patients // 2 or not options.quick]
-    settings: dict[str, Any] = {
-        "hospitals": 10, "rounds": 3 if options.quick else 20, "steps": 4, "patients": JOB_PATIENTS,
-        "learning_rate": 0.05, "momentum": 0.9, "cores": os.cpu_count() or 1, "all_cores": True,
-    }  # fmt: skip
-    settings |= export(job_study(settings | {"train": 1}, "none", cache), npz)
-    for name, plan in (("wardround", "none"), ("wardround private", "dp-sgd")):
-        npz.with_name(f"{name}.toml").write_text(job_study(settings, plan, cache).to_toml())
-    settings["batch"] = settings["train"] // settings["hospitals"] // settings["steps"]
+    chosen = {job.title: job.settings(options.quick) for job in JOBS if job.network in options.jobs}
+    for settings in chosen.values():
+        _prepare(settings, folder, cache)
     _ours({"hospitals": 1, "rounds": 1, "patients": patients, "cache": cache})  # fills the cache
     skipped = {peer: text for peer in options.peers if (text := _missing(peer, options.peer_python))}
     for peer, text in skipped.items():
@@ -95,15 +115,18 @@ def _table(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     peers = [peer for peer in options.peers if peer not in skipped]
     busy: list[float] = []
     scale: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
-    jobs: dict[str, list[dict[str, Any]]] = {name: [] for name in ("wardround", "wardround private", *peers)}
+    jobs: dict[str, dict[str, list[dict[str, Any]]]] = {
+        title: {name: [] for name in (*OURS, *peers)} for title in chosen
+    }
     for _ in range(options.repeats):
         for count in counts:
             request = {"hospitals": count, "rounds": options.rounds, "patients": patients, "cache": cache}
             busy.append(_busy())
             scale[count].append(_ours(request))
-        for name in jobs:
-            busy.append(_busy())
-            jobs[name].append(_job(name, settings, npz, options.peer_python))
+        for title, runs in jobs.items():
+            for name in runs:
+                busy.append(_busy())
+                runs[name].append(_job(name, chosen[title], folder, options.peer_python))
     about = machine(1)
     about["packages"] = {
         name: v for name, v in about["packages"].items() if name in ("wardround", "torch", "numpy")
@@ -114,11 +137,27 @@ def _table(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "quiet": max(busy) < BUSY,
         "others_use_percent": {"median": statistics.median(busy), "most": max(busy)},
         "settings": {"scale_patients": patients, "scale_rounds": options.rounds, "repeats": options.repeats,
-                     "quick": options.quick, "job": settings},
+                     "quick": options.quick, "jobs": chosen},
         "scale": _scale_rows(scale),
-        "job": _job_rows(jobs),
+        "jobs": {title: _job_rows(runs) for title, runs in jobs.items()},
         "skipped": skipped,
     }  # fmt: skip
+
+
+def _prepare(settings: dict[str, Any], folder: Path, cache: str) -> None:
+    """Writes the pictures and the study files of a job, and adds the sizes that follow from them to its settings."""
+    settings |= export(job_study(settings | {"train": 1}, "none", cache), _pictures(settings, folder))
+    settings["batch"] = settings["train"] // settings["hospitals"] // settings["steps"]
+    for name, plan in OURS.items():
+        _study(name, settings, folder).write_text(job_study(settings, plan, cache).to_toml())
+
+
+def _pictures(settings: dict[str, Any], folder: Path) -> Path:
+    return folder / f"{settings['network']}.npz"
+
+
+def _study(name: str, settings: dict[str, Any], folder: Path) -> Path:
+    return folder / f"{name} {settings['network']}.toml"
 
 
 def _scale_rows(scale: dict[int, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -163,7 +202,7 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
-def _job(name: str, settings: dict[str, Any], npz: Path, python: str) -> dict[str, Any]:
+def _job(name: str, settings: dict[str, Any], folder: Path, python: str) -> dict[str, Any]:
     """One job, from the start of its process to its end."""
     threads = 1 if name == "flower" else settings["cores"]  # of one process of Flower's
     started = time.perf_counter()
@@ -175,14 +214,14 @@ def _job(name: str, settings: dict[str, Any], npz: Path, python: str) -> dict[st
             "-m",
             "benchmarks.simulation_peers",
             name,
-            str(npz),
+            str(_pictures(settings, folder)),
             json.dumps(settings),
         ]
         answer = _run(command, threads)
     else:
-        study = npz.with_name(f"{name}.toml")  # beside a folder for the run, gone with it
-        with TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "benchmarks.simulation_ours", str(study), f"{folder}/run"]
+        study = str(_study(name, settings, folder))
+        with TemporaryDirectory() as out:
+            command = [sys.executable, "-m", "benchmarks.simulation_ours", study, f"{out}/run"]
             answer = _run(command, threads)
     return answer | {"seconds": time.perf_counter() - started}
 
@@ -249,23 +288,27 @@ def markdown(table: dict[str, Any]) -> str:
             f"| {name} | {row['seconds_a_round']:.2f} | {ratio} | {processor} | {row['peak_gb']:.2f} | "
             f"{row['ledger_mb']:.1f} |"
         )
-    job = settings["job"]
-    spread = "with all cores for every package" if job.get("all_cores") else "one thread of torch in a process"
-    lines += [
+    for title, rows in table["jobs"].items():
+        lines += _job_lines(title, settings["jobs"][title], rows)
+    return "\n".join(lines)
+
+
+def _job_lines(title: str, job: dict[str, Any], rows: dict[str, Any]) -> list[str]:
+    lines = [
         "",
-        f"FedAvg, {job['hospitals']} hospitals, {job['rounds']} rounds, {job['steps']} local steps each, "
-        f"{job['train']:,} patients, start to finish, {spread}:",
+        f"FedAvg of {title}, {job['hospitals']} hospitals, {job['rounds']} rounds, {job['steps']} local steps each, "
+        f"{job['train']:,} patients, start to finish, with all cores for every package:",
         "",
         "| package | seconds, start to finish | in its rounds | over ours, start to finish | over ours, rounds |",
         "|---|---|---|---|---|",
     ]
-    for name, row in table["job"].items():
+    for name, row in rows.items():
         version = f" {row['version']}" if row["version"] else ""
         lines.append(
             f"| {name}{version} | {_text(row['seconds'])} | {row['seconds_in_rounds']:.2f} | "
             f"{_text(row['over_wardround'])} | {_text(row['rounds_over_wardround'])} |"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def write_page(page: Path, table: dict[str, Any]) -> None:
@@ -283,13 +326,15 @@ def _show(table: dict[str, Any]) -> None:
             print(
                 f"  at most {SCALE_TARGETS[count]:g}: {_verdict(table, ratio['median'] <= SCALE_TARGETS[count])}"
             )
-    for name, row in table["job"].items():
-        print(
-            f"{name:>18}: {_text(row['seconds'])} s start to finish, {row['seconds_in_rounds']:.2f} s in rounds, "
-            f"{_text(row['over_wardround'])} times ours, accuracy {row['accuracy']:.3f}"
-        )
-        for key, least in JOB_TARGETS.get(name, {}).items():
-            print(f"  {key}: at least {least:g} {_verdict(table, row[key]['median'] >= least)}")
+    for title, rows in table["jobs"].items():
+        print(f"{title}:")
+        for name, row in rows.items():
+            print(
+                f"{name:>18}: {_text(row['seconds'])} s start to finish, {row['seconds_in_rounds']:.2f} s in rounds, "
+                f"{_text(row['over_wardround'])} times ours, accuracy {row['accuracy']:.3f}"
+            )
+            for key, least in JOB_TARGETS.get(name, {}).items():
+                print(f"  {key}: at least {least:g} {_verdict(table, row[key]['median'] >= least)}")
 
 
 def _text(spread: dict[str, float]) -> str:

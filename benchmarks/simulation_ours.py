@@ -40,7 +40,7 @@ def scale_study(hospitals: int, rounds: int, cache: str, patients: int = SCALE_P
 
 
 def job_study(settings: dict[str, Any], plan: str, cache: str) -> Study:
-    """FedAvg: one local epoch, in expectation, in as many steps as the peers take."""
+    """FedAvg of `settings["network"]`: one local epoch, in expectation, in as many steps as the peers take."""
     private = {"noise_multiplier": 1.0, "delta": 1e-5, "trust": "nobody"}
     return _study(
         {
@@ -53,6 +53,7 @@ def job_study(settings: dict[str, Any], plan: str, cache: str) -> Study:
                 "learning_rate": settings["learning_rate"], "momentum": settings["momentum"],
                 "evaluate_every": settings["rounds"],
             },
+            "model": {"name": settings["network"]},
         },
         cache,
     )  # fmt: skip
@@ -65,7 +66,7 @@ def _study(sections: dict[str, dict[str, Any]], cache: str) -> Study:
         | {
             "study": {"name": "simulation"},
             "data": {"layout": "phantom", "image_size": 64, **sections["data"], "phantom": phantom},
-            "model": {"name": "small_cnn"},
+            "model": sections.get("model", {"name": "small_cnn"}),
             "performance": {"cache": cache} | sections.get("performance", {}),
         }
     )

@@ -1,4 +1,4 @@
-"""The FedAvg job of `benchmarks.simulation` in Flower's simulation and in pfl-research, each as its makers recommend.
+"""A FedAvg job of `benchmarks.simulation` in Flower's simulation and in pfl-research, each as its makers recommend.
 
     python -m benchmarks.simulation_peers flower|pfl PATH.npz SETTINGS
 
@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.engine_networks import resnet18
+
 
 def small_cnn() -> nn.Module:
     """Wardround's small_cnn at 64 pixels and one channel, two classes."""
@@ -29,6 +31,10 @@ def small_cnn() -> nn.Module:
         nn.Conv2d(32, 32, 3, 2, 1), nn.GroupNorm(8, 32), nn.ReLU(),
         nn.Flatten(), nn.Linear(32 * 16, 2),
     )  # fmt: skip
+
+
+NETWORKS = {"small_cnn": small_cnn, "resnet18": lambda: resnet18((1, 64, 64))}
+"""Wardround's networks of the jobs, by name: as many parameters, and the same layers in the same order."""
 
 
 @cache
@@ -58,12 +64,13 @@ def flower(path: str, settings: dict[str, Any]) -> dict[str, Any]:
     run_simulation = import_module("flwr.simulation").run_simulation
     ends: list[float] = []
     final: dict[str, Any] = {}
+    build = NETWORKS[settings["network"]]
 
     def train(message: Any, context: Any) -> Any:
         data = pictures(path)
         mine = data["hospital"] == int(context.node_config["partition-id"])
         inputs, labels = data["train_x"][mine], data["train_y"][mine]
-        model = small_cnn()
+        model = build()
         model.load_state_dict(message.content["arrays"].to_torch_state_dict())
         _local_epoch(model, inputs, labels, settings)
         content = {
@@ -83,7 +90,7 @@ def flower(path: str, settings: dict[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
         torch.manual_seed(0)
         ends.append(time.perf_counter())
-        initial = app.ArrayRecord(small_cnn().state_dict())
+        initial = app.ArrayRecord(build().state_dict())
         result = strategy.start(grid=grid, initial_arrays=initial, num_rounds=settings["rounds"])
         final.update(result.arrays.to_torch_state_dict())
 
@@ -98,7 +105,7 @@ def flower(path: str, settings: dict[str, Any]) -> dict[str, Any]:
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         },
     )
-    model = small_cnn()
+    model = build()
     model.load_state_dict(final)
     return _answer("flwr", ends, model, path)
 
@@ -119,7 +126,7 @@ def pfl(path: str, settings: dict[str, Any]) -> dict[str, Any]:
     class WithLoss(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = small_cnn()
+            self.body = NETWORKS[settings["network"]]()
 
         def forward(self, x: Tensor) -> Tensor:
             logits: Tensor = self.body(x)

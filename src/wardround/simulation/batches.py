@@ -19,7 +19,8 @@ from wardround.work import GradientSum, LocalUpdate
 _log = logging.getLogger("wardround.hospital")
 
 _STATE_BYTES = 1 << 27
-"""Weights, velocities and gradients of hospitals that take local steps side by side, at most, unless one has more."""
+"""Weights, velocities and gradients of hospitals that take local steps side by side, at most, unless those of one a
+core are more."""
 
 Transaction = Callable[[], AbstractContextManager[object]]
 """Opens a ledger file once, so that all charges of a round reach the disk together."""
@@ -82,10 +83,12 @@ def _gradient_sums(agents: Sequence[Agent], requests: Sequence[Request]) -> dict
 
 def _local_updates(agents: Sequence[Agent], requests: Sequence[Request]) -> dict[HospitalName, Answer]:
     """Returns answers to rounds of local steps, taken side by side; a seeded run gives deployed hospitals' bits."""
+    if not agents:
+        return {}
     answers: dict[HospitalName, Answer] = {}
     works = [request.work for request in requests if isinstance(request.work, LocalUpdate)]
     asked = list(zip(agents, requests, works, strict=True))
-    most = max(1, _STATE_BYTES // (12 * max(1, works[0].weights.size))) if works else 1
+    most = max(agents[0].workbench.cores, _STATE_BYTES // (12 * max(1, works[0].weights.size)))
     for first in range(0, len(asked), most):
         block = asked[first : first + most]
         runs = [agent.local_run(request, work) for agent, request, work in block]

@@ -72,6 +72,7 @@ class Workbench:
     Attributes:
         network: the network, with the weights of the last call on the processor.
         initial_weights: the weights it was built with, (parameter,).
+        cores: as given.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Workbench:
         self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
-        self._cores = torch.get_num_threads() if cores is None else cores
+        self.cores = torch.get_num_threads() if cores is None else cores
         self._there = network.trained if device == CPU else copy.deepcopy(network.trained).to(device)
         self._trained = {m: [p for p in m.parameters() if p.requires_grad] for m in (network.trained, self._there)}
         self._loaded: tuple[nn.Module, Vector] | None = None
@@ -105,7 +106,7 @@ class Workbench:
         self._centred: tuple[Vector, Workbench] | None = None
         self._is_twin = False
         self._batching = Batching(network, pixels, self._inputs, masks, augmentation, lattice, self._at_once)
-        self._head = HeadSums.of(network, self._inputs, loss, self._cores) if augmentation.is_identity else None
+        self._head = HeadSums.of(network, self._inputs, loss, self.cores) if augmentation.is_identity else None
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -136,7 +137,7 @@ class Workbench:
             # Evaluations load weights into the trained part; a session of ONNX Runtime before it cannot be copied.
             network = replace(self.network, trained=copy.deepcopy(self.network.trained))
             given = network, self._pixels, self._loss, self._memory_bytes
-            bench = Workbench(*given, inputs=inputs, device=self.device, cores=self._cores)
+            bench = Workbench(*given, inputs=inputs, device=self.device, cores=self.cores)
             self._centred = (centre, bench)
         return self._centred[1]
 
@@ -148,12 +149,12 @@ class Workbench:
         the bits of this one where torch gives a kernel one thread. None of a GPU, a head, whose products take all cores
         by themselves, or a network that draws random numbers.
         """
-        if self.device != CPU or self._cores == 1 or self._head is not None or not len(self._pixels):
+        if self.device != CPU or self.cores == 1 or self._head is not None or not len(self._pixels):
             return []
         self._train(self._there)
         if draws(self._there, torch.zeros_like(self.inputs_of(np.zeros(2, dtype=np.int64)))):
             return []
-        return [self._twin() for _ in range(self._cores)]
+        return [self._twin() for _ in range(self.cores)]
 
     def _twin(self) -> "Workbench":
         twin = Workbench(
@@ -245,14 +246,14 @@ class Workbench:
         self._train(self._there)
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         shared = _PIXELS_SHARED // max(1, int(np.prod(self._pixels.shape[2:])))
-        most = max(1, min(self._at_once, shared, -(-sum(counts) // self._cores)))
+        most = max(1, min(self._at_once, shared, -(-sum(counts) // self.cores)))
 
         def block(first: int, last: int) -> Block:
             [(batch, _)] = self._batching.batches([samples[place] for place in drawn[first:last]], 0)
             return batch, counts[first:last], [torch.from_numpy(weights[place]) for place in drawn[first:last]]
 
         blocks = [partial(block, *ends) for ends in patient_ranges(counts, most)]
-        found = sums_side_by_side(self._there, self._layout, loss, blocks, self._cores)
+        found = sums_side_by_side(self._there, self._layout, loss, blocks, self.cores)
         if found is None:
             return None
         of = dict(zip(drawn, found, strict=True))
@@ -284,7 +285,7 @@ class Workbench:
         if self._head is None or self._inputs is None or layer is None:
             return None
         has_bias = layer.bias is not None
-        return ExactHead(layer.out_features, self._inputs, has_bias, is_ordinal=is_ordinal, threads=self._cores)
+        return ExactHead(layer.out_features, self._inputs, has_bias, is_ordinal=is_ordinal, threads=self.cores)
 
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
