@@ -1,4 +1,6 @@
 import hashlib
+import subprocess
+import sys
 from functools import lru_cache
 
 import pytest
@@ -313,3 +315,13 @@ def test_running_statistics_in_a_file_are_left_alone(tmp_path):
     save_file(source.state_dict() | {"bn1.running_mean": torch.zeros(64)}, tmp_path / "weights.safetensors")
     net = made("resnet18", weights=tmp_path / "weights.safetensors")
     assert (to_vector(net.trained) == to_vector(source)).all()
+
+
+def test_the_layers_of_a_network_need_no_compiler():
+    """Normal draws on torch's device without memory import it."""
+    given = "size=(64, 64), channels=1, num_classes=2, width=None, backbone=None, weights=None, head='softmax'"
+    program = (
+        "import sys; from wardround.models.catalogue import described, layout_of; "
+        f"layout_of(*described('vit_tiny', {given})); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

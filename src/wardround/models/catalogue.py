@@ -16,6 +16,7 @@ from typing import Any, assert_never, get_args
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from wardround.errors import ModelError
 from wardround.models.adapters import add_adapters
@@ -220,8 +221,24 @@ def build(
 
 def layout_of(builder: Builder, form: Form) -> nn.Sequential:
     """Returns the layers of a network, without values and without memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return builder.body(form)
+
+
+_FILLS = (torch.Tensor.normal_, torch.Tensor.erfinv_, torch.Tensor.clamp_)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves starting values out: without memory these do nothing, and import torch's compiler, which takes 1.1 s."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0] if func in _FILLS else func(*args, **(kwargs or {}))
 
 
 def described(
