@@ -48,6 +48,7 @@ from typing import Any
 
 from benchmarks.engine_report import machine
 from benchmarks.hospitals import READY_S, make_homes, start_agents, start_courier, wait_for
+from wardround.boundary.private import write_whole
 from wardround.config import Study, parse_study
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.run import coordinate
@@ -58,7 +59,6 @@ from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_reply, encode_request
 from wardround.hospital.desk import Desk
-from wardround.records.writing import write_whole
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.simulation.sweeps.many import free_memory
 from wardround.transport.unix import SocketChannel

@@ -12,11 +12,11 @@ import pytest
 from tests.errors import raises_code
 from tests.records.damaged import ARRAYS, damaged
 
+from wardround.boundary.private import write_whole
 from wardround.errors import MachineError, RecordError
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
 from wardround.records.folder import RunFolder, RunRecord
 from wardround.records.reading import read_json, read_lines
-from wardround.records.writing import write_whole
 
 
 def test_arrays_survive_the_round_trip_bit_for_bit(tmp_path):

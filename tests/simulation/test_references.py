@@ -13,11 +13,11 @@ from tests.cases import family
 from tests.charges import charges_in
 
 from wardround.agreed.plans import plan_of
+from wardround.boundary.private import write_whole
 from wardround.coordinator.observer import Silent
 from wardround.errors import RecordError
 from wardround.records.added import write_reference
 from wardround.records.signed import verified
-from wardround.records.writing import write_whole
 from wardround.simulation import references
 from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather

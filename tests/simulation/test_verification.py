@@ -12,11 +12,11 @@ from tests.simulation.killed import Killed
 from tests.simulation.mutations import MUTATIONS, code_of, signed_again, verified
 from tests.simulation.runs import resume_run
 
+from wardround.boundary.private import write_whole
 from wardround.records.added import write_page
 from wardround.records.folder import RunRecord
 from wardround.records.signed import check_signed
 from wardround.records.signer import PAGE, RECORD
-from wardround.records.writing import write_whole
 from wardround.report.write import write_report
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins

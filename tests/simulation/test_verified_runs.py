@@ -8,9 +8,9 @@ from tests.simulation.killed import Killed
 from tests.simulation.mutations import code_of, verified
 from tests.simulation.runs import InterruptingRound, interrupted, resume_run, run_study
 
+from wardround.boundary.private import write_whole
 from wardround.records import folder as records
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
-from wardround.records.writing import write_whole
 
 HONEST: dict[str, dict[str, dict[str, object]]] = {
     "seeded": {},

@@ -114,3 +114,13 @@ def appears_whole(path: Path, *, replace: bool = True, durable: bool = True) -> 
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
+
+
+def write_whole(path: Path, content: bytes, *, replace: bool = True, durable: bool = True) -> None:
+    """Writes a file as `appears_whole` does; on any failure the old one is left as it was.
+
+    Raises:
+        FileExistsError, MachineError: as `appears_whole`.
+    """
+    with appears_whole(path, replace=replace, durable=durable) as file:
+        file.write(content)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from wardround.boundary.private import write_whole
 from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
 from wardround.cli.printing import DataPath, can_appear, console, interruptible, overrides_of
@@ -97,7 +98,7 @@ def audit(
     if out is not None:
         from wardround.audit.page import page_of
 
-        _write(out, page_of(found))
+        write_whole(out, page_of(found).encode())
     tell(as_json, found.to_json(), *lines_of(found))
     if found.contradictions:
         raise typer.Exit(CONTRADICTED)
@@ -111,7 +112,7 @@ def _broken(seed: int, runs: int | None, out: Path | None, as_json: bool) -> Non
     if out is not None:
         from wardround.audit.page import page_of_broken
 
-        _write(out, page_of_broken(tried))
+        write_whole(out, page_of_broken(tried).encode())
     tell(as_json, {"schemes": [one.to_json() for one in tried]}, *(
         f"{one.name:60} claimed {one.found.claimed:7.3f}  at least {one.found.epsilon:6.3f}  at delta "
         f"{one.found.delta:g}: {'caught' if one.found.caught else 'no contradiction found at this power'}"
@@ -119,9 +120,3 @@ def _broken(seed: int, runs: int | None, out: Path | None, as_json: bool) -> Non
     ))  # fmt: skip
     if any(one.found.caught != one.broken for one in tried):
         raise typer.Exit(CONTRADICTED)
-
-
-def _write(path: Path, page: str) -> None:
-    from wardround.records.writing import write_whole
-
-    write_whole(path, page.encode())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wardround.boundary.private import appears_whole
+from wardround.boundary.private import write_whole
 from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
 from wardround.cli.printing import can_appear, console
@@ -82,8 +82,7 @@ def data_check(
 
             write_page(found, images, page)
         if card is not None:
-            with appears_whole(card) as file:
-                file.write((json.dumps(found.card.shareable(), indent=2) + "\n").encode())
+            write_whole(card, (json.dumps(found.card.shareable(), indent=2) + "\n").encode())
         beside = [] if page is None else [f"page: {page}  (shows patients: do not send)"]
         tell(as_json, found.to_json(), *lines(found, images), *beside)
     if images.findings.refusals:

@@ -51,7 +51,7 @@ def invert(
     """Show what a curious coordinator could see. The page shows patients: for the hospital's own screen."""
     from wardround.audit.curious import invert as attacked
     from wardround.audit.page import page_of_inversion
-    from wardround.boundary.private import appears_whole
+    from wardround.boundary.private import write_whole
     from wardround.cli.terminal import Terminal
     from wardround.config import read_study
 
@@ -60,8 +60,7 @@ def invert(
         found = attacked(resolved, terminal, seed=seed)
     figures = json.dumps(found.to_json())
     for path, content in ((out, page_of_inversion(found)), (out.with_suffix(".json"), figures)):
-        with appears_whole(path) as file:
-            file.write(content.encode())
+        write_whole(path, content.encode())
     if as_json:
         say(figures)
         return

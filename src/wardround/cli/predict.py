@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wardround.boundary.private import write_whole
 from wardround.boundary.text import counted, say
 from wardround.cli.keys import AsJson
 from wardround.cli.printing import Member, can_appear, uncollected
@@ -50,7 +51,7 @@ def predict(
     with uncollected():
         from wardround.errors import DataError
         from wardround.inference.answers import Segmented, Unanswered
-        from wardround.inference.files import Folder, nifti_of, write
+        from wardround.inference.files import Folder, nifti_of
         from wardround.inference.model import load
         from wardround.inference.tables import csv_of, json_of, lines_of
 
@@ -93,7 +94,7 @@ def predict(
             answer = replace(answer, mask=answer.mask[:0], logits=answer.logits[:0])
         answers.append(answer)
     if csv is not None:
-        write(csv, csv_of(loaded, answers).encode("utf-8", "backslashreplace"))
+        write_whole(csv, csv_of(loaded, answers).encode("utf-8", "backslashreplace"))
         say(f"{counted(len(answers), 'row')} written", error=True)
     if as_json:
         say(json.dumps(json_of(loaded, answers)))

@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 
 from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
+from wardround.boundary.private import write_whole
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError
 from wardround.federation.channel import Channel
 from wardround.federation.messages import Received, Request
-from wardround.records.writing import write_whole
 from wardround.types import HospitalName
 from wardround.work import MOST_MODEL_BYTES, Finish
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
-from wardround.boundary.private import appears_whole
+from wardround.boundary.private import write_whole
 from wardround.errors import FederationError
 from wardround.secure_aggregation.round.cohort import transcript_of
 from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation
@@ -98,8 +98,7 @@ class AttemptNotes:
     def note(self, confirmed: Confirmed) -> None:
         """Notes an attempt in place of the one before."""
         if self.path is not None:
-            with appears_whole(self.path) as file:
-                file.write((json.dumps(confirmed.to_json()) + "\n").encode())
+            write_whole(self.path, (json.dumps(confirmed.to_json()) + "\n").encode())
 
     def remove(self) -> None:
         """Ends the notes with the run."""

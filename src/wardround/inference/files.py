@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.boundary.private import make_private_folder, write_whole
 from wardround.errors import MissingExtra
 from wardround.images.loose import stem_of
 from wardround.inference.answers import Segmented
@@ -33,18 +33,8 @@ class Folder:
         name = next(name for name in names if f"{name}{ending}".casefold() not in self._taken)
         self._taken.add(f"{name}{ending}".casefold())
         path = self._path / f"{name}{ending}"
-        write(path, content)
+        write_whole(path, content)
         return path
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole, mode 0600.
-
-    Raises:
-        MachineError: it cannot be written.
-    """
-    with appears_whole(path) as file:
-        file.write(content)
 
 
 def nifti_of(answer: Segmented) -> bytes:

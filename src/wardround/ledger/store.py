@@ -19,7 +19,7 @@ from typing import Any
 
 from wardround.boundary.documents import parse_json, read_regular
 from wardround.boundary.machine import is_moved, of_sqlite
-from wardround.boundary.private import appears_whole, open_private
+from wardround.boundary.private import open_private, write_whole
 from wardround.errors import LedgerError
 from wardround.ledger.entry import GENESIS, Entry, body_of, chained_hash
 
@@ -221,8 +221,7 @@ class LedgerStore:
         if self._mark is None:
             return
         entries, head = self.position()
-        with appears_whole(self._mark, durable=False) as file:
-            file.write(json.dumps({"entries": entries, "head": head}).encode())
+        write_whole(self._mark, json.dumps({"entries": entries, "head": head}).encode(), durable=False)
 
     def _notice_others(self) -> None:
         """Forgets what is remembered of the file if another connection has written to it."""

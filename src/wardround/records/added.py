@@ -8,12 +8,11 @@ signed before its file comes into its place: a process that is killed in between
 import json
 from pathlib import Path
 
-from wardround.boundary.private import make_private_folder
+from wardround.boundary.private import make_private_folder, write_whole
 from wardround.records.folder import JsonDict
 from wardround.records.json_object import JsonObject
 from wardround.records.reading import read_json
 from wardround.records.signer import PAGE, RECORD, REFERENCES, sha256_of_bytes, signed_again
-from wardround.records.writing import write_whole
 from wardround.secure_aggregation.keys.identity import SigningKey
 
 

@@ -47,13 +47,13 @@ import numpy.typing as npt
 
 from wardround.boundary.documents import MOST_TOML_BYTES, Unfit, parse_toml
 from wardround.boundary.machine import machine_faults
-from wardround.boundary.private import check_place, make_private_folder, open_private
+from wardround.boundary.private import check_place, make_private_folder, open_private, write_whole
 from wardround.errors import RecordError
 from wardround.records.arrays import Arrays, arrays_from_file, arrays_to_bytes
 from wardround.records.json_object import JsonObject
 from wardround.records.reading import read_json, read_lines, read_text
 from wardround.records.signer import CERTIFICATE, ENCODER, HISTORY, RECORD, REFERENCES, SIGNED, Signer
-from wardround.records.writing import locked, remove, write_whole
+from wardround.records.writing import locked, remove
 
 JsonDict = dict[str, object]
 

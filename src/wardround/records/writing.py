@@ -1,4 +1,4 @@
-"""Writing in the folder of a run: whole files, and one process at a time."""
+"""Writing in the folder of a run: one process at a time."""
 
 import fcntl
 import os
@@ -6,18 +6,8 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from wardround.boundary.private import appears_whole, open_private
+from wardround.boundary.private import open_private
 from wardround.errors import RecordError
-
-
-def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Writes beside the place, syncs when `durable`, and renames; on any failure the old file stands.
-
-    Raises:
-        MachineError: the file cannot be written.
-    """
-    with appears_whole(path, durable=durable) as file:
-        file.write(content)
 
 
 def locked(path: Path) -> IO[str]:

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
+from wardround.boundary.private import write_whole
 from wardround.errors import MissingExtra
 from wardround.records.added import write_page
 from wardround.records.folder import RunRecord
 from wardround.records.signer import PAGE
-from wardround.records.writing import write_whole
 from wardround.report.comparison import Overview
 from wardround.report.numbers import numbers_of
 from wardround.secure_aggregation.keys.identity import SigningKey

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from wardround.boundary.private import make_private_folder
+from wardround.boundary.private import make_private_folder, write_whole
 from wardround.config import Study
 from wardround.coordinator.observer import Observer, Silent
 from wardround.records.reading import read_json
-from wardround.records.writing import write_whole
 from wardround.reproduce.as_published.plain import Labelled, Steps, predict, train
 from wardround.reproduce.repaired import Sections, study_of
 from wardround.reproduce.table import Score

@@ -7,10 +7,9 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from wardround.boundary.private import make_private_folder
+from wardround.boundary.private import make_private_folder, write_whole
 from wardround.boundary.text import shown
 from wardround.errors import MissingExtra
-from wardround.records.writing import write_whole
 from wardround.reproduce.table import Table
 
 _WIDTH_OF_FILES = 220

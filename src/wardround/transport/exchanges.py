@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wardround.boundary.documents import decoded, read_regular
 from wardround.boundary.machine import machine_faults
-from wardround.boundary.private import appears_whole
+from wardround.boundary.private import write_whole
 from wardround.errors import FederationError
 
 _MOST_BYTES = 20
@@ -47,8 +47,7 @@ class Exchanges:
         with machine_faults(self.path), open(self.path.with_suffix(".lock"), "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._last = max(self._last + 1, self._noted(self.path) + 1, time.time_ns())
-            with appears_whole(self.path) as file:
-                file.write(b"%d\n" % self._last)
+            write_whole(self.path, b"%d\n" % self._last)
         return self._last
 
     @staticmethod

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wardround.boundary.private import appears_whole, make_private_folder, open_private
+from wardround.boundary.private import make_private_folder, open_private, write_whole
 from wardround.errors import MachineError
 from wardround.federation.messages import Failure, FailureCode, Reply, Request
 from wardround.types import HospitalName
@@ -168,8 +168,8 @@ class Live:
             self._write_status()
 
     def _write_status(self) -> None:
-        with suppress(OSError, MachineError), appears_whole(self._folder / STATUS, durable=False) as file:
-            file.write(json.dumps(asdict(self._status)).encode())
+        with suppress(OSError, MachineError):
+            write_whole(self._folder / STATUS, json.dumps(asdict(self._status)).encode(), durable=False)
 
 
 _TO_SECONDS = len("2000-01-01T00:00:00")

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.boundary.private import make_private_folder, write_whole
 from wardround.errors import DataError
 from wardround.images.identity import folded
 
@@ -60,8 +60,7 @@ def load_or_create_key(path: Path) -> bytes:
 
 def _create(path: Path) -> None:
     make_private_folder(path.parent)
-    with appears_whole(path, replace=False) as file:  # fails where somebody was faster
-        file.write(os.urandom(KEY_BYTES))
+    write_whole(path, os.urandom(KEY_BYTES), replace=False)  # fails where somebody was faster
 
 
 def _loaded(path: Path) -> bytes:

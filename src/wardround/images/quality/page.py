@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from wardround.boundary.private import appears_whole
+from wardround.boundary.private import write_whole
 from wardround.boundary.text import counted
 from wardround.errors import MissingExtra
 from wardround.images.entries import Target
@@ -51,13 +51,7 @@ def write_page(inspection: Inspection, image_set: ImageSet, path: Path) -> None:
         MissingExtra: Jinja2 is not installed.
         MachineError: the page cannot be written.
     """
-    write_private(path, render(inspection, image_set))
-
-
-def write_private(path: Path, page: str) -> None:
-    """Writes a page that appears whole, readable by its owner alone."""
-    with appears_whole(path) as file:
-        file.write(page.encode())
+    write_whole(path, render(inspection, image_set).encode())
 
 
 def render(inspection: Inspection, image_set: ImageSet) -> str:

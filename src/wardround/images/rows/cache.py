@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 
 from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
-from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.boundary.private import appears_whole, make_private_folder, write_whole
 from wardround.boundary.rows import check_room, mapped_rows
 from wardround.errors import DataError
 from wardround.images.rows.recipe import Prepared, Rows
@@ -86,8 +86,7 @@ def cached_pictures(
     with appears_whole(path) as file:
         notes = _write(file, shape, rows_per_entry, fill(), progress)
         # The notes are in place before the pictures are: who finds pictures, finds their notes.
-        with appears_whole(_notes_of(path)) as notes_file:
-            notes_file.write(json.dumps(notes, sort_keys=True).encode())
+        write_whole(_notes_of(path), json.dumps(notes, sort_keys=True).encode())
     written = _opened(path, shape)
     if written is None:
         raise DataError(f"the picture cache {path} changed while it was written. Delete it and start again.")

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from wardround import __version__
+from wardround.boundary.private import write_whole
 from wardround.errors import DataError
 from wardround.images.loose import Unread
 from wardround.inference.answers import Prediction, Segmented, Unanswered
-from wardround.inference.files import Folder, nifti_of, write
+from wardround.inference.files import Folder, nifti_of
 from wardround.inference.model import CARD, WEIGHTS, Model
 from wardround.inference.reading import Opened, Ready, opened, read, recipe_of
 from wardround.inference.tables import csv_of, json_of
@@ -106,8 +107,8 @@ def answer(
         if isinstance(found, Segmented):
             folder.write(found.file, ".nii.gz", nifti_of(found))
         answers.append(found)
-    write(Path(output) / "predictions.csv", csv_of(model, answers).encode("utf-8", "backslashreplace"))
-    write(Path(output) / "predictions.json", json.dumps(json_of(model, answers)).encode())
+    write_whole(Path(output) / "predictions.csv", csv_of(model, answers).encode("utf-8", "backslashreplace"))
+    write_whole(Path(output) / "predictions.json", json.dumps(json_of(model, answers)).encode())
     return answers
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wardround.boundary.private import appears_whole
+from wardround.boundary.private import write_whole
 from wardround.errors import MissingExtra, ModelError
 from wardround.inference.calibration import Probabilities
 from wardround.inference.model import Model
@@ -95,8 +95,7 @@ def write_onnx(model: Model, path: Path, rows: Pictures | None = None) -> Checke
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     found = _check(model, session, [*_drawn(model), *([] if rows is None else _parts(rows))])
-    with appears_whole(path) as file:
-        file.write(content)
+    write_whole(path, content)
     return found
 
 

@@ -9,12 +9,12 @@ from typing import Literal, assert_never
 import numpy as np
 
 from wardround.boundary.machine import machine_faults
+from wardround.boundary.private import write_whole
 from wardround.errors import DataError, RecordError
 from wardround.images.loose import Unread
 from wardround.inference.export.bundle import write_bundle
 from wardround.inference.export.model_card import NO_FACTS, Facts, json_of_card, markdown_of_card
 from wardround.inference.export.onnx import Checked, write_onnx
-from wardround.inference.files import write
 from wardround.inference.model import CARD, Model
 from wardround.inference.page.known import known_picture
 from wardround.inference.page.write import check_page, page_of
@@ -93,7 +93,7 @@ def export_page(
         out.parent.mkdir(parents=True, exist_ok=True)
     page, checked = page_with_graph(model, advice, pictures)
     content = page.encode("utf-8")
-    write(out, content)
+    write_whole(out, content)
     return checked, len(content)
 
 

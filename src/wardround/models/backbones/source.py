@@ -21,7 +21,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from wardround.boundary.documents import Unfit, read_regular
-from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.boundary.private import make_private_folder, write_whole
 from wardround.errors import MachineError, MissingExtra, ModelError
 from wardround.models.backbones.efficientnet_lite import STAGES, EfficientNetLite0, folded
 from wardround.models.backbones.names import PACKAGE, WEIGHTS_SHA256
@@ -80,8 +80,7 @@ def parameters(folder: Path) -> dict[str, Tensor]:
     assert digest_of(made) == FOLDED_SHA256, "the file's hash was right"
     with suppress(MachineError):
         make_private_folder(folder)
-        with appears_whole(path) as file:
-            file.write(to_safetensors(made))
+        write_whole(path, to_safetensors(made))
     return made
 
 

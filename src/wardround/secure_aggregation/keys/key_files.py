@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wardround.boundary.documents import Unfit, read_regular
 from wardround.boundary.machine import machine_faults
-from wardround.boundary.private import appears_whole
+from wardround.boundary.private import write_whole
 from wardround.errors import FederationError
 
 _LARGEST_FILE = 1 << 20
@@ -21,8 +21,7 @@ def write_key_file(path: Path, content: bytes, *, replace: bool) -> None:
         MachineError: it cannot be written.
     """
     try:
-        with appears_whole(path, replace=replace) as file:
-            file.write(content)
+        write_whole(path, content, replace=replace)
     except FileExistsError:
         raise FederationError(
             f"{path} must not exist yet, for a key that is replaced is lost; choose another name, or move it away."

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from wardround.boundary.private import make_private_folder, open_private
+from wardround.boundary.private import make_private_folder, open_private, write_whole
 from wardround.config import Study, parse_study, read_study
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError, StudyError, WardroundError
@@ -25,7 +25,6 @@ from wardround.records.environment import threads_of
 from wardround.records.folder import RunRecord
 from wardround.records.reading import read_json
 from wardround.records.signed import verified
-from wardround.records.writing import write_whole
 from wardround.simulation.estimate import estimate
 from wardround.simulation.own_key import own_pin
 from wardround.simulation.sweeps import child

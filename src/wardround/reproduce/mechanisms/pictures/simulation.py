@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from wardround.agreed.network import loss_of
+from wardround.boundary.private import write_whole
 from wardround.config import Study
 from wardround.errors import PrivacyError, RecordError
 from wardround.hospital.charged import PICTURES
@@ -26,7 +27,6 @@ from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness, Stream
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
 from wardround.records.folder import RunFolder
-from wardround.records.writing import write_whole
 from wardround.reproduce.mechanisms.pictures.labels import backward_corrected, forward_corrected, response_of
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
