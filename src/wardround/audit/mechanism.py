@@ -16,7 +16,6 @@ With sampling, the two worlds are of the patient who was drawn: the plan with sa
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients, 
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Stream
 from wardround.simulation.availability import allowed_missing, availability_of
-from wardround.simulation.federate import federate
+from wardround.simulation.federate import federate_apart
 from wardround.simulation.materials import Materials
 from wardround.types import HospitalName, Vector
 from wardround.work import CountClasses, CountPatients, GradientSum, LocalUpdate, RowSum
@@ -143,7 +142,7 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     present = {name: np.flatnonzero(is_in & (owner == k)).tolist() for k, name in enumerate(names)}
     materials = canary_materials(canary_workbench(size, _clip(plan)), present)
     scores, alone = np.zeros(size), list[Float64]()
-    with LedgerFile(Path(":memory:")) as ledgers:
+    with LedgerFile(":memory:") as ledgers:
         rounds = study.training_rounds
         stopped, found = "", releases_of(study, plan, materials, rounds, "audit/canaries", ledgers)
         try:
@@ -186,7 +185,7 @@ def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, 
         materials = canary_materials(bench, present)
         for run in range(runs):
             label = f"audit/{'with' if is_in else 'without'}/{run}"
-            with LedgerFile(Path(":memory:")) as ledgers:
+            with LedgerFile(":memory:") as ledgers:
                 [seen] = releases_of(study, plan, materials, 0 if count else 1, label, ledgers)
             scores[is_in].append(float(seen.of(np.zeros(1, dtype=np.int64), names)[0]))
             progress(run + 1 + runs * is_in, 2 * runs)
@@ -299,14 +298,7 @@ def releases_of(
     Of no round at all it is what counts the patients before round 1.
     """
     alone = isinstance(plan.noiser, ByEachHospital) and not isinstance(plan.training, NotPrivate)
-    accounts = {
-        name: ledgers.begin(
-            run=label, study=study.digest, name="audit", hospital=name, persons=(), foreseen=NoEvent(),
-            epsilon=math.inf, delta=plan.delta,
-        )
-        for name in materials.hospitals
-    }  # fmt: skip
-    federation = federate(study, plan, materials, materials.hospitals, accounts, ledgers.transaction, label=label)
+    federation = federate_apart(study, plan, materials, materials.hospitals, ledgers, label=label)
     of_study: Any = federation.coordinator.strategy
     tap = _Tap(federation.coordinator.channel, of_study.aggregator)
     classes, missing = len(materials.images.class_names), allowed_missing(study, plan)

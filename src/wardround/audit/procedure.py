@@ -176,7 +176,7 @@ def _seen(study: Study, plan: Plan, materials: Materials, rounds: int, label: st
 
 
 def _sums(study: Study, plan: Plan, materials: Materials, rounds: int, label: str) -> Float64:
-    with LedgerFile(Path(":memory:")) as ledgers:
+    with LedgerFile(":memory:") as ledgers:
         found = releases_of(study, plan, materials, rounds, f"audit/procedure/{label}", ledgers)
         size = materials.workbench.initial_weights.size
         return np.asarray(sum(seen.whole(materials.hospitals, size) for seen in found))

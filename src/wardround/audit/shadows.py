@@ -11,14 +11,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wardround.accounting.events import NoEvent
 from wardround.agreed.schedule import rate_of
 from wardround.agreed.strategies import average_last_of
 from wardround.audit.bounds import Float64
@@ -32,7 +30,7 @@ from wardround.noisers import inflation_of
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, share_of_patients
-from wardround.simulation.federate import federate
+from wardround.simulation.federate import federate_apart
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.training.centring import Moves, estimated, unit_of
 from wardround.training.patients import Sample, TrainingPatients
@@ -122,15 +120,8 @@ def models_of(
     `averaged` gives the mean over the last rounds, as a run does; otherwise each round's own weights. A study of
     several models gives the first.
     """
-    with LedgerFile(Path(":memory:")) as ledgers:
-        accounts = {
-            name: ledgers.begin(
-                run=label, study=study.digest, name="audit", hospital=name, persons=(), foreseen=NoEvent(),
-                epsilon=math.inf, delta=plan.delta,
-            )
-            for name in hospitals
-        }  # fmt: skip
-        made = federate(study, plan, materials, hospitals, accounts, ledgers.transaction, label=label)
+    with LedgerFile(":memory:") as ledgers:
+        made = federate_apart(study, plan, materials, hospitals, ledgers, label=label)
         strategy, channel = made.coordinator.strategy, made.coordinator.channel
         state = strategy.init(materials.workbench.initial_weights, channel)
         first = average_from(study.training_rounds, average_last_of(study))

@@ -12,7 +12,7 @@ from wardround import __version__
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study
 from wardround.errors import FederationError
-from wardround.federation.channel import Channel
+from wardround.federation.channel import DEADLINE_S, Channel
 from wardround.federation.masked import MaskedAggregator, Tries
 from wardround.federation.messages import Hello, Receipt, Request
 from wardround.federation.receipts import check_receipt
@@ -23,7 +23,6 @@ from wardround.secure_aggregation.round.witness import Witness
 from wardround.types import HospitalName
 from wardround.work import GiveReceipt, SayHello
 
-_DEADLINE_S = 3600.0
 _Said = TypeVar("_Said", Hello, Receipt)
 
 Receipts = Mapping[HospitalName, Receipt]
@@ -119,11 +118,6 @@ class Coordinator:
         missing = {name: None for one in found for name in one.missing}
         return Tries(1 + sum(one.attempts - 1 for one in found), tuple(missing))
 
-    @property
-    def counts_patients(self) -> bool:
-        """True where patients are counted before round 1."""
-        return self.plan.is_counted
-
     def epsilon_after(self, round: int) -> float:
         """Returns the epsilon of everything that was charged up to a round.
 
@@ -141,11 +135,11 @@ class Coordinator:
     def close(self) -> None:
         """Ends the rounds: the hospitals take in the sum that was opened last."""
         if self.masked is not None:
-            self.masked.close(self.channel, _DEADLINE_S)
+            self.masked.close(self.channel, DEADLINE_S)
 
     def _said(self, work: SayHello | GiveReceipt, kind: type[_Said], may_miss: int) -> dict[HospitalName, _Said]:
         request = Request(self.study.digest, 0, 1, work)
-        replies, failures = self.channel.ask(dict.fromkeys(self.channel.hospitals, request), _DEADLINE_S)
+        replies, failures = self.channel.ask(dict.fromkeys(self.channel.hospitals, request), DEADLINE_S)
         if len(failures) > may_miss:
             name, failure = next(iter(failures.items()))
             but = f" but {may_miss}" if may_miss else ""

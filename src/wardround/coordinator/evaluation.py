@@ -14,13 +14,12 @@ from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.figures import figures_of
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.federation.aggregators import Aggregator, PlainSum
+from wardround.federation.channel import DEADLINE_S
 from wardround.federation.messages import Request
 from wardround.noisers import hospital_std
 from wardround.privacy.plans.kinds import Evaluation, NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.wording import evaluation_statement
 from wardround.work import Evaluate, histogram_coordinates
-
-_DEADLINE_S = 3600.0
 
 
 def evaluate(
@@ -43,7 +42,7 @@ def evaluate(
     if coordinator.masked is not None and isinstance(part, NoisedHistograms):
         aggregator = coordinator.masked
     total = aggregator.collect(
-        coordinator.channel, dict.fromkeys(coordinator.channel.hospitals, request), _DEADLINE_S
+        coordinator.channel, dict.fromkeys(coordinator.channel.hospitals, request), DEADLINE_S
     )
     figures, missing = None, {name: failure.code.value for name, failure in total.failures.items()}
     if total.update is not None:

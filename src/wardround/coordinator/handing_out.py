@@ -14,13 +14,12 @@ from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, rea
 from wardround.boundary.private import write_whole
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError
-from wardround.federation.channel import Channel
+from wardround.federation.channel import DEADLINE_S, Channel
 from wardround.federation.messages import Received, Request
 from wardround.types import HospitalName
 from wardround.work import MOST_MODEL_BYTES, Finish
 
 TAKEN = "handed_out.json"
-_DEADLINE_S = 3600.0
 
 
 def hand_out(study: str, channel: Channel, run: Path, observer: Observer) -> None:
@@ -52,7 +51,7 @@ def hand_out(study: str, channel: Channel, run: Path, observer: Observer) -> Non
             f"is not ({error}).",
             code="record-hand-out",
         ) from None
-    replies, failures = channel.ask(dict.fromkeys(waiting, Request(study, 0, 1, work)), _DEADLINE_S)
+    replies, failures = channel.ask(dict.fromkeys(waiting, Request(study, 0, 1, work)), DEADLINE_S)
     taken |= {name for name, reply in replies.items() if isinstance(reply, Received)}
     write_whole(run / TAKEN, (json.dumps(sorted(taken)) + "\n").encode())
     for name, failure in failures.items():

@@ -10,11 +10,9 @@ class Observer(Protocol):
 
     def stage(self, text: str) -> None:
         """Takes in that a new part of the work has begun."""
-        ...
 
     def progress(self, done: int, total: int, detail: str = "") -> None:
         """Takes in the progress of the current part."""
-        ...
 
 
 class Silent:

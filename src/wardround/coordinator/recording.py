@@ -62,7 +62,7 @@ def run_recorded(
     found = folder.latest_checkpoint()
     if found is None:
         counting = f"counting {coordinator.plan.persons.one}s"
-        observer.stage(counting if coordinator.counts_patients else "starting")
+        observer.stage(counting if coordinator.plan.is_counted else "starting")
         state = coordinator.strategy.init(weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())

@@ -41,11 +41,9 @@ class Journal(Protocol):
 
     def write_checkpoint(self, round: int, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
         """Remembers everything needed to go on after `round`."""
-        ...
 
     def append_round(self, entry: JsonDict) -> None:
         """Adds one line to the history."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,12 @@ class Schedule:
         evaluate_every: rounds between two evaluations; the last round is always evaluated.
         average_last: share of the rounds, from the end, whose weights are averaged; 0 takes the last ones.
         score_rounds: rounds at the end that train nothing.
-        checkpoint_every: rounds between two checkpoints; what came after the last one is repeated on resume.
     """
 
     num_rounds: int
     evaluate_every: int
     average_last: float
     score_rounds: int = 0
-    checkpoint_every: int = 1
 
     @property
     def average_from(self) -> int:
@@ -177,8 +173,7 @@ def run_rounds(
         if "contributions" in state and trains:
             entry["contributions"] = state["contributions"].tolist()
         journal.append_round(entry | look(round, models))
-        if round % schedule.checkpoint_every == 0 or round == schedule.num_rounds:
-            journal.write_checkpoint(round, position.to_arrays())
+        journal.write_checkpoint(round, position.to_arrays())
     return Outcome(position, position.means or strategy.models(position.state), stopped)
 
 

@@ -7,6 +7,9 @@ from typing import Protocol
 from wardround.federation.messages import Failure, Failures, Replies, Reply, Requests
 from wardround.types import HospitalName
 
+DEADLINE_S = 3600.0
+"""Seconds that the hospitals of a round have to answer."""
+
 
 class Channel(Protocol):
     """A way to ask hospitals.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import Aggregator, answers_of
-from wardround.federation.channel import Channel
+from wardround.federation.channel import DEADLINE_S, Channel
 from wardround.federation.messages import Answers, FailureCode, Failures, Request, Requests
 from wardround.types import Vector
 from wardround.work import Work
@@ -51,12 +51,10 @@ class Call:
 
     Attributes:
         study: digest of the study, repeated in every request.
-        deadline_s: how long a round may take, in seconds.
         allowed_missing: hospitals that may fail to answer without the round failing.
     """
 
     study: str
-    deadline_s: float = 3600.0
     allowed_missing: int = 0
 
     def request(self, work: Work, round: int) -> Request:
@@ -70,7 +68,7 @@ class Call:
             BudgetExhausted: a hospital refused because its patients' budget is spent; nothing was released.
             FederationError: more hospitals failed than the plan tolerates.
         """
-        replies, failures = channel.ask(requests, self.deadline_s)
+        replies, failures = channel.ask(requests, DEADLINE_S)
         self._check_enough(requests, failures)
         return answers_of(replies)
 
@@ -81,7 +79,7 @@ class Call:
             BudgetExhausted: as `ask` does.
             FederationError: likewise.
         """
-        total = aggregator.collect(channel, requests, self.deadline_s)
+        total = aggregator.collect(channel, requests, DEADLINE_S)
         self._check_enough(requests, total.failures)
         assert total.update is not None, "some hospital answered"
         return total.update, len(total.events)
@@ -90,7 +88,7 @@ class Call:
         """Returns answers as `ask`, but where as many hospitals may be missing as are asked, none is no failure."""
         if self.allowed_missing < len(requests):
             return self.ask(channel, requests)
-        replies, failures = channel.ask(requests, self.deadline_s)
+        replies, failures = channel.ask(requests, DEADLINE_S)
         _stop_for_the_budget(requests, failures)
         return answers_of(replies)
 

@@ -1,9 +1,11 @@
 """A study's federation in one process: ledgers, hospitals, channel and strategy."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from wardround.accounting.events import NoEvent
 from wardround.agreed.strategies import asked_by, open_aggregator, strategy_of, timetable_of
 from wardround.config import Study
 from wardround.config.robust import robust_section
@@ -17,6 +19,7 @@ from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.memory import Memory
 from wardround.hospital.policy import Policy
 from wardround.ledger.account import Account
+from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
@@ -95,6 +98,21 @@ def federate(
     missing = allowed_missing(study, plan)
     chosen = strategy_of(study, plan, aggregator, classes=len(classes), allowed_missing=missing)
     return Federation(Coordinator(study, plan, channel, chosen, masked), answering)
+
+
+def federate_apart(
+    study: Study, plan: Plan, materials: Materials, hospitals: Hospitals, ledger: LedgerFile, *, label: str
+) -> Federation:
+    """Returns a federation beside the study's run: `ledger` is thrown away, and its accounts have no cap."""
+    digest = study.digest
+    accounts = {
+        name: ledger.begin(
+            run=label, study=digest, name=label, hospital=name, persons=(), foreseen=NoEvent(),
+            epsilon=math.inf, delta=plan.delta, accountant=plan.accountant,
+        )
+        for name in hospitals
+    }  # fmt: skip
+    return federate(study, plan, materials, hospitals, accounts, ledger.transaction, label=label)
 
 
 def answers_as_one(study: Study, plan: Plan) -> bool:

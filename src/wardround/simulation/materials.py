@@ -47,7 +47,7 @@ def gather(study: Study, observer: Observer) -> Materials:
         ModelError: a network that does not fit the pictures, or that mixes patients.
     """
     observer.stage("reading pictures")
-    images = read_images(study, lambda done, total: observer.progress(done, total))
+    images = read_images(study, observer.progress)
     observer.stage(f"dealing out {images.persons.one}s")
     options = study.hospitals
     split = split_patients(images, study.data, options)
@@ -66,7 +66,7 @@ def gather(study: Study, observer: Observer) -> Materials:
     bound = study.privacy.images_per_patient
     if network.encode_once:
         observer.stage("encoding pictures")
-    workbench = workbench_of(study, images, network, progress=lambda done, total: observer.progress(done, total))
+    workbench = workbench_of(study, images, network, progress=observer.progress)
     return Materials(
         images=images,
         split=split,

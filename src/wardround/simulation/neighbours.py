@@ -70,7 +70,7 @@ def neighbours_of(study: Study, observer: Observer, folder: Path) -> Neighbours:
     root = study.site.path
     if root is not None and root.is_dir():
         observer.stage("reading pictures")
-        images = read_images(study, lambda done, total: observer.progress(done, total))
+        images = read_images(study, observer.progress)
         with suppress(DataError):
             return _read_anew(study, root, images, folder)
     whole = gather(study, observer)

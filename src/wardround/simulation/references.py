@@ -11,13 +11,11 @@ They begin when the main run is finished: its model, its signed record and its p
 disk when it ends, so that what was interrupted goes on with the next.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from wardround.accounting.events import NoEvent
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import check_fit
 from wardround.agreed.schedule import own_size, rate_of
@@ -37,7 +35,7 @@ from wardround.records.added import write_reference
 from wardround.records.folder import RunRecord
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.simulation.evaluation import evaluate_models, headlines_of, summary_of
-from wardround.simulation.federate import federate
+from wardround.simulation.federate import federate_apart
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.sweeps.together import Head, share_passes, trained_together
 from wardround.training.convex import fit_head
@@ -214,17 +212,9 @@ def run_reference(
         return {}
 
     models: Models = {}
-    digest = study.digest
     for label in _labels(name):
         with LedgerFile(":memory:") as ledger:
-            accounts = {
-                hospital: ledger.begin(
-                    run=label, study=digest, name=name, hospital=hospital, persons=(), foreseen=NoEvent(),
-                    epsilon=math.inf, delta=own.delta, accountant=own.accountant,
-                )
-                for hospital in hospitals
-            }  # fmt: skip
-            federation = federate(study, own, materials, hospitals, accounts, ledger.transaction, label=label)
+            federation = federate_apart(study, own, materials, hospitals, ledger, label=label)
             chosen, channel = federation.coordinator.strategy, federation.coordinator.channel
             if study.fits_head and strategy in ALONE and not isinstance(chosen, Alone):
                 chosen = Alone(chosen)

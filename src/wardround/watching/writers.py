@@ -26,11 +26,9 @@ class Writer(Protocol):
 
     def write(self, round: int, numbers: Mapping[str, float]) -> None:
         """Writes the numbers of one round."""
-        ...
 
     def close(self) -> None:
         """Ends the run."""
-        ...
 
 
 class TensorBoard:

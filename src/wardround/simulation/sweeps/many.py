@@ -185,10 +185,10 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
                 memory[size_key] = memory_of(study)
             if data_key not in read:
                 observer.stage("reading pictures")
-                images = read_images(study, lambda done, total: observer.progress(done, total))
+                images = read_images(study, observer.progress)
                 if study.model.backbone is not None:
                     observer.stage("encoding pictures")
-                    encode_pictures(study, images, lambda done, total: observer.progress(done, total))
+                    encode_pictures(study, images, observer.progress)
                 read.add(data_key)
         except WardroundError as error:
             failures[name] = str(error)
