@@ -133,7 +133,7 @@ def study_of(patients: int, hospitals: int, cache: str, seed: int | None = None)
 
 def audit(study: Study, deal: Deal, runs: int) -> Audit:
     """Audits a division on the patient who moves the sum most, of a few."""
-    plan, everyone = plan_of(study), read_images(study, lambda done, total: None)
+    plan, everyone = plan_of(study), read_images(study)
     whole = materials_of(study, everyone, deal)
     quiet = not_private(plan, 1)
     known = released(study, quiet, whole)

@@ -111,7 +111,7 @@ class Pool:
 
     def __init__(self, data: Path, other: Path) -> None:
         study = study_of(data, PRIVACY["no privacy"], {}, 0, 0)
-        self.images = read_images(study, lambda *_: None)
+        self.images = read_images(study)
         pixels = np.asarray(self.images.pixels)
         self.count = len(pixels)
         noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)

@@ -248,7 +248,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "rows": {"archives", "entries", "store", "decode", "listing", "layouts"},
         # Pictures without labels, for the model in use.
         "loose": {"arrays", "decode", "dicom", "entries", "findings", "layouts", "store"},
-        "quality": {"entries", "findings", "listing", "naming", "decode", "patients", "rows"},
+        "quality": {"entries", "findings", "listing", "naming", "decode", "patients"},
         "load": {
             "all_pictures",
             "arrays",

@@ -1,5 +1,6 @@
 """Names for the values that cross rooms: arrays with their axes, the two kinds of identity, and who has one."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
@@ -46,3 +47,6 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 """Class indices, (picture,)."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told how many pictures, rounds or steps are done, and how many there are."""

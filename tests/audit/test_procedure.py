@@ -216,13 +216,13 @@ def test_a_reader_that_loses_another_patient_is_caught(tmp_path, monkeypatch, ea
     study = of_folder(tmp_path, folder_of(tmp_path))
     whole = read_images
 
-    def losing(copied, progress):
+    def losing(copied, progress=None):
         images = whole(copied, progress)
         present = {one.id for one in images.patients}
         less = tuple(one for one in images.patients if one.id != "p01" or present >= everyone)
         return replace(images, patients=less)
 
-    everyone = {one.id for one in whole(study, lambda done, total: None).patients}
+    everyone = {one.id for one in whole(study).patients}
     monkeypatch.setattr(neighbours, "EACH", each)
     for place in ("wardround.simulation.neighbours", "wardround.simulation.materials"):
         monkeypatch.setattr(f"{place}.read_images", losing)

@@ -30,10 +30,6 @@ from wardround.work import Evaluate, GradientSum
 NO_SPARE = Failure(FailureCode.REFUSED_SPARE, Stage.ADMISSION)
 
 
-def silent(done, total):
-    """Progress that nobody watches."""
-
-
 def evaluate(study, *, attempt=1, round=ROUNDS + 1, weights=WEIGHTS):
     return Request(study.digest, round, attempt, Evaluate(weights))
 
@@ -73,7 +69,7 @@ def test_the_test_patients_pay_before_the_histograms_leave(folders, opened, monk
     assert seen == [1]
     assert isinstance(reply_to(hospital, Request(study.digest, 1, 1, GradientSum(WEIGHTS))), Answer)
     plan, site = agent.plan, read_site(folders[0]["north"] / "site.toml")
-    train, test = set_aside(read_images(study.model_copy(update={"site": site.site}), silent).patients, study)
+    train, test = set_aside(read_images(study.model_copy(update={"site": site.site})).patients, study)
     with LedgerFile(folders[0]["north"] / "ledger.sqlite") as ledger:
         spent = {patient.id: ledger.epsilon_of(patient.id, plan.delta) for patient in (*train, *test)}
     assert [spent[patient.id] for patient in test] == pytest.approx([3.0] * len(test), rel=1e-3)
@@ -220,7 +216,7 @@ def test_own_figures_stay_in_the_hospitals_folder(folders, opened):
 def test_a_place_follows_from_the_patients_own_id(folders):
     """One patient more, and everybody else stays where they were."""
     study, site = asked_study(), read_site(folders[0]["north"] / "site.toml")
-    everybody = read_images(study.model_copy(update={"site": site.site}), silent).patients
+    everybody = read_images(study.model_copy(update={"site": site.site})).patients
     whole = [{patient.id for patient in part} for part in set_aside(everybody, study)]
     for absent in everybody:
         fewer = [patient for patient in everybody if patient is not absent]

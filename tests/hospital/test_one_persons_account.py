@@ -33,8 +33,8 @@ def messages(tmp_path, monkeypatch):
     folders, _ = make_folders(tmp_path)
     patients: list[Any] = []
 
-    def read_some(*arguments):
-        images = read_images(*arguments)
+    def read_some(study):
+        images = read_images(study)
         patients[:] = images.patients
         return replace(images, patients=tuple(p for p in images.patients if p.id not in absent))
 

@@ -30,7 +30,7 @@ def unnamed(make_pictures, root, patients=24):
 
 def clipped_total(study):
     """Returns the noiseless sum of everybody's clipped gradients, and the number of patients."""
-    images = read_images(study, lambda done, total: None)
+    images = read_images(study)
     shape = images.pixels.shape[1:]
     network = build_network(study, target=images.target, num_classes=len(images.class_names), shape=shape)
     workbench = workbench_of(study, images, network)
@@ -131,7 +131,7 @@ def test_the_same_pictures_with_and_without_names_are_other_records(tiny_study, 
     root = unnamed(make_pictures, tmp_path)
     counts = {}
     for key, site in {"unnamed": {}, "pattern": {"patients": {"pattern": "(scan[0-9]+)_"}}}.items():
-        images = read_images(tiny_study(data={**FOLDER, "path": str(root)}, site=site), lambda done, total: None)
+        images = read_images(tiny_study(data={**FOLDER, "path": str(root)}, site=site))
         counts[key] = (len(images.patients), images.persons.one)
     assert counts == {"unnamed": (24, "picture"), "pattern": (12, "patient")}
 

@@ -117,12 +117,12 @@ def check_fit(study: Study, plan: Plan) -> None:
             trust = "" if plan.trust is Trust.NOBODY else f' with trust = "{plan.trust}"'
             raise StudyError(
                 f'[privacy] plan = "{study.privacy.plan}"{trust} must protect what [federation] strategy = "{name}" '
-                f"asks each hospital for ({work.name}), and does not. {_remedy(study, plan, work)}",
+                f"asks each hospital for ({work.name}), and does not. {_remedy(plan, work)}",
                 code="study-plan-strategy",
             )
 
 
-def _remedy(study: Study, plan: Plan, work: Work) -> str:
+def _remedy(plan: Plan, work: Work) -> str:
     """Returns what to change so that the answer is protected."""
     if plan_protects(alone(plan, plan.hospitals, plan.releases), work):
         return 'Set trust = "nobody", or use strategy = "fedsgd".'

@@ -14,7 +14,7 @@ With sampling, the two worlds are of the patient who was drawn: the plan with sa
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,10 +43,8 @@ from wardround.randomness import Stream
 from wardround.simulation.availability import allowed_missing, availability_of
 from wardround.simulation.federate import federate_apart
 from wardround.simulation.materials import Materials
-from wardround.types import HospitalName, Vector
+from wardround.types import HospitalName, Progress, Vector
 from wardround.work import CountClasses, CountPatients, GradientSum, LocalUpdate, RowSum
-
-Progress = Callable[[int, int], None]
 
 _ATTACKED = GradientSum | RowSum | CountPatients | CountClasses
 

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from wardround.models.network import FULL_SCALE, Network
 from wardround.per_patient.batch import Loss
-from wardround.types import Pictures, Vector
+from wardround.types import Pictures, Progress, Vector
 
 Values = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 STEPS = 800
 """The most steps of one attack."""

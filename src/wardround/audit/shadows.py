@@ -8,7 +8,7 @@ Source: Carlini et al. 2022, https://arxiv.org/abs/2112.03570, section V.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -36,9 +36,8 @@ from wardround.training.centring import Moves, estimated, unit_of
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.scores import mean_rows
 from wardround.training.workbench import Workbench
-from wardround.types import Vector
+from wardround.types import Progress, Vector
 
-Progress = Callable[[int, int], None]
 Inclusion = npt.NDArray[np.bool_]
 
 

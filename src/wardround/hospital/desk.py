@@ -48,7 +48,7 @@ from wardround.hospital.allowed import quiet_for
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.replies import OTHER_COORDINATOR
 from wardround.hospital.opening import check_still_allowed, cohort_of, open_hospital, read_identity
-from wardround.hospital.pictures import Progress, kept_on_processor
+from wardround.hospital.pictures import kept_on_processor
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.types import HospitalName
 from wardround.work import Answered, Confirm, Finish, Receive, Upload
@@ -92,11 +92,10 @@ class Desk:
 
     Args:
         folder: of the hospital.
-        progress: told how many pictures are read.
     """
 
-    def __init__(self, folder: Path, progress: Progress = lambda done, total: None) -> None:
-        self.folder, self._progress = folder, progress
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         name = HospitalName(read_site(folder / "site.toml").hospital.name)
         self._keys = HospitalKeys(read_identity(folder, name))
         self._stack = ExitStack()
@@ -132,7 +131,7 @@ class Desk:
             study = read_accepted(self.folder, digest)
             asked = study.performance.threads or policy.policy.threads
             torch.set_num_threads(asked or self._threads)
-            opened = open_hospital(self.folder, site, policy, study, progress=self._progress)
+            opened = open_hospital(self.folder, site, policy, study)
             hospital = self._stack.enter_context(opened)
             keeps = kept_on_processor(study, hospital.agent.workbench.network) is not None
             threads = asked or (1 if keeps else self._threads)

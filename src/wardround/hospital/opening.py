@@ -34,7 +34,7 @@ from wardround.hospital.kept.memory import Memory
 from wardround.hospital.kept.notes import Notes
 from wardround.hospital.kept.replies import Replies, heads_in
 from wardround.hospital.masked import MaskedRounds
-from wardround.hospital.pictures import Progress, device_of, read_images, workbench_of
+from wardround.hospital.pictures import device_of, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.images.group import digest_of
 from wardround.images.identity import folded
@@ -55,9 +55,7 @@ _log = logging.getLogger("wardround.hospital")
 
 
 @contextmanager
-def open_hospital(
-    folder: Path, site: Site, policy: PolicyFile, study: Study, *, progress: Progress = lambda done, total: None
-) -> Iterator[Hospital]:
+def open_hospital(folder: Path, site: Site, policy: PolicyFile, study: Study) -> Iterator[Hospital]:
     """Opens a hospital for one study, and closes its ledger at the end.
 
     Args:
@@ -65,7 +63,6 @@ def open_hospital(
         site: what it holds.
         policy: what it allows.
         study: the study it agreed to.
-        progress: told how many pictures are read, then how many are encoded.
 
     Guarantee:
         The plan's, for every request: `Agent.agrees` checks, the ledger is charged, then the answer leaves.
@@ -84,18 +81,18 @@ def open_hospital(
     position = check_named(study, site)
     own = of_hospital(study, site, folder)
     device_of(own)  # refused before a picture is read
-    images = own_images(own, site, progress)
+    images = own_images(own, site)
     for note in images.findings.notes:
         _log.warning("%s: %s", name, note)
     network = build_network(
         own, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
     )
-    workbench = workbench_of(own, images, network, progress=progress)
+    workbench = workbench_of(own, images, network)
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
         for head in heads_in(folder / "memory"):
             ledgers.check_contains(head)
         set_limit(ledgers, policy)
-        _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
+        _check_known(ledgers, [patient.id for patient in images.patients], policy)
         with ledgers.transaction():  # a study that is refused in here keeps nothing of its patients' budget back
             training, tested = set_aside(images.patients, study)
             persons = [patient.id for patient in training]
@@ -144,7 +141,7 @@ def of_hospital(study: Study, site: Site, folder: Path) -> Study:
     return study.model_copy(update={"site": site.site, "performance": cache})
 
 
-def own_images(own: Study, site: Site, progress: Progress) -> ImageSet:
+def own_images(own: Study, site: Site) -> ImageSet:
     """Returns the pictures of the hospital's cohort.
 
     A patient takes part by the hospital's own list of ids: leaving one out changes nothing for another.
@@ -152,7 +149,7 @@ def own_images(own: Study, site: Site, progress: Progress) -> ImageSet:
     Raises:
         DataError: pictures that name no patient, a cohort that cannot be read, or one that has none of the patients.
     """
-    images = read_images(own, progress)
+    images = read_images(own)
     if images.persons is Persons.UNNAMED:
         raise DataError(
             "A hospital must know whose its pictures are, and its pictures name no patient: the study's promise to one "
@@ -247,7 +244,7 @@ def _check_pinned(folder: Path, pins: Pins, others: Mapping[str, bytes | None]) 
             )
 
 
-def _check_known(ledger: LedgerFile, persons: list[PatientId], study: Study, policy: PolicyFile) -> None:
+def _check_known(ledger: LedgerFile, persons: list[PatientId], policy: PolicyFile) -> None:
     """Stops where most patients are strangers to a ledger that knows others: their ids may have been renamed.
 
     Raises:

@@ -1,6 +1,5 @@
 """A hospital's pictures, read from its site as the study asks for, and the network that reads them."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -31,15 +30,13 @@ from wardround.per_patient.batch import Loss
 from wardround.training.device import device_for
 from wardround.training.encodings import Lattice, encodings
 from wardround.training.workbench import Workbench
+from wardround.types import Progress
 
 DEFAULT_CACHE = Path("~/.cache/wardround")
 _KEY_FILE = "hospital.key"
 
-Progress = Callable[[int, int], None]
-"""Told how many pictures are read or encoded, of how many."""
 
-
-def read_images(study: Study, progress: Progress) -> ImageSet:
+def read_images(study: Study, progress: Progress | None = None) -> ImageSet:
     """Returns the pictures of the study's site, decoded once and kept in the cache."""
     data = study.data
     site = study.site

@@ -19,7 +19,6 @@ from wardround.hospital.allowed import refusals
 from wardround.hospital.charged import foreseen
 from wardround.hospital.examined.patients import set_aside
 from wardround.hospital.opening import check_deployable, check_named, of_hospital, own_images, set_limit
-from wardround.hospital.pictures import Progress
 from wardround.ledger.file import LedgerFile
 from wardround.ledger.spending import greatest_after, spending_of
 from wardround.privacy.plans.adversaries import insiders_of
@@ -88,9 +87,7 @@ class Review:
         return max(0.0, self.limit - self.after)
 
 
-def review(
-    folder: Path, site: Site, policy: PolicyFile, study: Study, *, progress: Progress = lambda done, total: None
-) -> Review:
+def review(folder: Path, site: Site, policy: PolicyFile, study: Study) -> Review:
     """Returns the review of a study by one hospital; charges nothing and promises nothing.
 
     Raises:
@@ -99,7 +96,7 @@ def review(
     plan = plan_of(study)
     check_deployable(study, plan, site)
     check_named(study, site)
-    training, tested = set_aside(own_images(of_hospital(study, site, folder), site, progress).patients, study)
+    training, tested = set_aside(own_images(of_hospital(study, site, folder), site).patients, study)
     charged = tested if isinstance(plan.training, NothingTrained) else training
     persons, seeded = [patient.id for patient in charged], study.study.seed is not None
     more = foreseen(plan, epsilon_limit_of(study, plan))

@@ -19,11 +19,11 @@ from wardround.images.layouts.readers import LAYOUTS, PHANTOM, reader_of
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.naming import with_persons
 from wardround.images.patients import ImageSet
-from wardround.images.rows.cache import Progress
 from wardround.images.rows.fit import Fit
 from wardround.images.rows.pixels import Wanted, pixels_of_files, pixels_of_phantom
 from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeRecipe
 from wardround.images.store import Store, open_store
+from wardround.types import Progress
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _TEXTS = (".md", ".txt", ".json", ".pdf")

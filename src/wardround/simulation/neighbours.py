@@ -154,7 +154,7 @@ def _without(
         path = into / str(attempt)
         copy_without(root, _files(gone), kept, path)
         copied = study.model_copy(update={"site": study.site.model_copy(update={"path": path})})
-        found = read_images(copied, lambda done, total: None)
+        found = read_images(copied)
         left = [one for one in found.patients if one.id in names]
         if not left:
             return copied, found

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from wardround.models.backbones.own import OnnxRows
 from wardround.models.card import frozen_sha256, normalisation_of
 from wardround.models.network import Network
 from wardround.per_patient.process import one_thread
-from wardround.types import Pictures
+from wardround.types import Pictures, Progress
 
 FORMAT = 1
 """Raised whenever a network of equal constants and parameters would give other encodings."""
@@ -45,9 +45,6 @@ _STRIDED_PART = 16
 
 _MOST_AT_ONCE = 64
 """Pictures in one call of an encoding without parameters."""
-
-Progress = Callable[[int, int], None]
-"""Called with how many pictures are done, and how many there are."""
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,9 @@ def test_a_study_says_the_bits_and_a_brighter_value_is_unreadable(tmp_path):
         }  # fmt: skip
         return parse_study(tables)
 
-    assert read_images(study(bits=12), lambda done, total: None).pixels.max() == 255
+    assert read_images(study(bits=12)).pixels.max() == 255
     with pytest.raises(WardroundError, match=r"12 of 12 are not.*up to 2047 for bits = 11"):
-        read_images(study(bits=11), lambda done, total: None)
+        read_images(study(bits=11))
     for wrong in ({"bits": 8}, {"bits": 17}, {"bits": 12, "volume_size": [8, 8, 8]}):
         with pytest.raises(WardroundError, match="bits"):
             study(**wrong)

@@ -22,7 +22,7 @@ from wardround.images.quality.measure import Measures, measure
 from wardround.images.quality.notice import Level, Notice
 from wardround.images.quality.outliers import LEAST_PICTURES, depth_notices, mask_notices, outlier_notices
 from wardround.images.quality.wrong_reasons import Shortcut, shortcut_notices, shortcuts_of
-from wardround.images.rows.cache import Progress
+from wardround.types import Progress
 
 _FEW = 20
 

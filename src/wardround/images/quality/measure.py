@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from wardround.images.patients import ImageRef, ImageSet, Patient
 from wardround.images.quality.shortcut import border_numbers, six_numbers
-from wardround.images.rows.cache import Progress
-from wardround.types import Pictures
+from wardround.types import Pictures, Progress
 
 Floats = npt.NDArray[np.float64]
 Views = npt.NDArray[np.float32]

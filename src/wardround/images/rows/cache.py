@@ -22,12 +22,11 @@ from wardround.boundary.private import appears_whole, make_private_folder, write
 from wardround.boundary.rows import check_room, mapped_rows
 from wardround.errors import DataError
 from wardround.images.rows.recipe import Prepared, Rows
+from wardround.types import Progress
 
 FORMAT = 3
 """Raised whenever the meaning of a cache file, or the decoding of a picture, changes."""
 
-Progress = Callable[[int, int], None]
-"""Called with how many pictures are done, and how many there are."""
 
 Fill = Callable[[], Iterator[Prepared | str]]
 """The rows of every entry in order, or the reason why there are none."""

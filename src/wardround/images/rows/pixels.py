@@ -20,10 +20,11 @@ from wardround.images.decode.raw import Raw
 from wardround.images.entries import Entry, Target
 from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phantom_digests
 from wardround.images.listing import Listing
-from wardround.images.rows.cache import Cached, Fill, Progress, cache_key, cached_pictures
+from wardround.images.rows.cache import Cached, Fill, cache_key, cached_pictures
 from wardround.images.rows.known import KnownDigests
 from wardround.images.rows.recipe import Prepared, Recipe
 from wardround.images.store import Store
+from wardround.types import Progress
 
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
