@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.images.nifti_files import nifti_bytes
+from tests.images.nifti_files import write_boxes
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -300,21 +300,5 @@ def to_toml(tables: Tables) -> str:
 
 def write_volumes(root: Path) -> None:
     """Twenty volumes of noise with a bright and a less bright box, in the layout of Decathlon."""
-    generator = np.random.default_rng(0)
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir(parents=True)
-    affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    training = []
-    for number in range(20):
-        mask = np.zeros((16, 16, 16), dtype=np.uint8)
-        x, y = generator.integers(2, 8, 2)
-        mask[x : x + 6, y : y + 6, 3:8] = 1
-        mask[x : x + 6, y : y + 6, 8:13] = 2
-        values = (generator.normal(size=mask.shape) * 20 + mask * 150 + 300).astype(np.int16)
-        name = f"v{number:02d}.nii.gz"
-        (root / "imagesTr" / name).write_bytes(nifti_bytes(values, affine))
-        (root / "labelsTr" / name).write_bytes(nifti_bytes(mask, affine))
-        training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
-    labels = {"0": "background", "1": "front", "2": "back"}
-    description = {"name": "boxes", "modality": {"0": "MRI"}, "labels": labels, "training": training}
-    (root / "dataset.json").write_text(json.dumps(description))
+    names = [f"v{number:02d}" for number in range(20)]
+    write_boxes(root, names, np.random.default_rng(0), np.diag([1.0, 1.0, 2.0, 1.0]))

@@ -40,6 +40,14 @@ class Backups:
             shutil.copy(notes, copy / "notes.json")
         return copy
 
+    def save_after_the_first_of_three(self):
+        """A copy of before two of three rounds."""
+        self.masked.ask(1)
+        copy = self.save()
+        for round in (2, 3):
+            self.masked.ask(round)
+        return copy
+
     def restore(self, copy, *, other_lines=0, notes=True):
         """Puts the third hospital back; the others go on as they are."""
         file = LedgerFile(copy / "ledger.sqlite")
@@ -91,10 +99,7 @@ def test_a_ledger_and_notes_put_back_to_an_earlier_copy_are_noticed_by_the_other
     make_backups, seed, restarted, caplog
 ):
     backups = make_backups(seed)
-    backups.masked.ask(1)
-    copy = backups.save()
-    for round in (2, 3):
-        backups.masked.ask(round)
+    copy = backups.save_after_the_first_of_three()
     if restarted:
         backups.restart_all()
     uploads = len(backups.masked.uploads)
@@ -109,10 +114,7 @@ def test_a_ledger_and_notes_put_back_to_an_earlier_copy_are_noticed_by_the_other
 @SEEDS
 def test_as_many_charges_and_other_ones_are_noticed(make_backups, seed, caplog):
     backups = make_backups(seed)
-    backups.masked.ask(1)
-    copy = backups.save()
-    for round in (2, 3):
-        backups.masked.ask(round)
+    copy = backups.save_after_the_first_of_three()
     backups.restart_all()
     backups.restore(copy, other_lines=1)
     with ends_the_run(caplog, f"of {VICTIM} must have charge 3 as it was seen before, and has another"):
@@ -123,10 +125,7 @@ def test_as_many_charges_and_other_ones_are_noticed(make_backups, seed, caplog):
 @pytest.mark.parametrize("charges", [2, 9])
 def test_a_ledger_put_back_and_grown_again_is_noticed_by_its_own_hospital(make_backups, seed, charges, caplog):
     backups = make_backups(seed)
-    backups.masked.ask(1)
-    copy = backups.save()
-    for round in (2, 3):
-        backups.masked.ask(round)
+    copy = backups.save_after_the_first_of_three()
     backups.restore(copy, other_lines=charges)
     with ends_the_run(caplog, f"of {VICTIM} must contain charge 3 as hospital-1 saw it, and does not"):
         backups.masked.ask(4)

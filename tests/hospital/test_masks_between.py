@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from tests.hospital.bytes_channel import BytesChannel
 from tests.hospital.deployed import COORDINATOR, NAMES, make_folders, open_from
 from tests.images.layouts.test_decathlon import AFFINE
-from tests.images.nifti_files import nifti_bytes
+from tests.images.nifti_files import write_boxes
 
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
@@ -33,25 +33,6 @@ patients = "one-per-picture"
 """
 
 
-def write_volumes(root, generator):
-    """Eight volumes with a bright and a less bright box."""
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir(parents=True)
-    training = []
-    for number in range(8):
-        mask = np.zeros((16, 16, 16), dtype=np.uint8)
-        x, y = generator.integers(2, 8, 2)
-        mask[x : x + 6, y : y + 6, 3:8] = 1
-        mask[x : x + 6, y : y + 6, 8:13] = 2
-        values = (generator.normal(size=mask.shape) * 20 + mask * 150 + 300).astype(np.int16)
-        name = f"{root.parent.name}-{number}.nii.gz"
-        (root / "imagesTr" / name).write_bytes(nifti_bytes(values, AFFINE))
-        (root / "labelsTr" / name).write_bytes(nifti_bytes(mask, AFFINE))
-        training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
-    said = {"name": "boxes", "modality": {"0": "MRI"}, "labels": dict(enumerate(CLASSES)), "training": training}
-    (root / "dataset.json").write_text(json.dumps(said))
-
-
 def check_own(home, agent, weights, study):
     """The hospital's own figures are the mean of its patients' Dice, by scikit-learn's F1 over all pixels."""
     tested, workbench = agent.tested.everybody, agent.workbench
@@ -70,7 +51,7 @@ def test_dice_leaves_noised_and_charged_to_the_test_patients(tmp_path, without_c
     paths, keys = make_folders(tmp_path)
     generator = np.random.default_rng(0)
     for name, home in paths.items():
-        write_volumes(home / "volumes", generator)
+        write_boxes(home / "volumes", [f"{name}-{number}" for number in range(8)], generator, AFFINE)
         (home / "site.toml").write_text(SITE.format(name=name))
         with (home / "policy.toml").open("a") as file:
             file.write('metrics = "noised"\n')

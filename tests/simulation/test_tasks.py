@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from sklearn.metrics import cohen_kappa_score
 from tests.cases import family
 from tests.images.layouts.test_decathlon import AFFINE
-from tests.images.nifti_files import nifti_bytes
+from tests.images.nifti_files import write_boxes
 
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
@@ -28,23 +28,7 @@ from wardround.simulation.run import resume_run, run_study
 def volumes(tmp_path_factory):
     """Twenty volumes with a bright and a less bright box, by Decathlon's layout."""
     root = tmp_path_factory.mktemp("volumes")
-    generator = np.random.default_rng(0)
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir()
-    training = []
-    for number in range(20):
-        mask = np.zeros((16, 16, 16), dtype=np.uint8)
-        x, y = generator.integers(2, 8, 2)
-        mask[x : x + 6, y : y + 6, 3:8] = 1
-        mask[x : x + 6, y : y + 6, 8:13] = 2
-        values = (generator.normal(size=mask.shape) * 20 + mask * 150 + 300).astype(np.int16)
-        (root / f"imagesTr/v{number}.nii.gz").write_bytes(nifti_bytes(values, AFFINE))
-        (root / f"labelsTr/v{number}.nii.gz").write_bytes(nifti_bytes(mask, AFFINE))
-        training.append({"image": f"./imagesTr/v{number}.nii.gz", "label": f"./labelsTr/v{number}.nii.gz"})
-    labels = {"0": "background", "1": "front", "2": "back"}
-    (root / "dataset.json").write_text(
-        json.dumps({"name": "boxes", "modality": {"0": "MRI"}, "labels": labels, "training": training})
-    )
+    write_boxes(root, [f"v{number}" for number in range(20)], np.random.default_rng(0), AFFINE)
     return root
 
 

@@ -117,10 +117,8 @@ def dying(method, *, before):
     return call
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["charged, its reply not kept", "its reply kept, not sent"])
-@pytest.mark.parametrize("name", STUDIES)
-def test_an_agent_is_killed_after_its_charge(consortium, without_charts, monkeypatch, name, before):
-    between = consortium(*STUDIES[name])
+def run_with_a_death(between, *, before):
+    """Returns the record of a run in which an agent dies once, before or after it keeps a reply, and comes back."""
     between.accept()
 
     def first():
@@ -137,13 +135,18 @@ def test_an_agent_is_killed_after_its_charge(consortium, without_charts, monkeyp
     watcher.start()
     record = between.run()
     watcher.join()
-    check(between, record)
+    return record
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("name", "kind"), STEPS)
-def test_a_coordinator_is_killed_at_a_step_and_goes_on(consortium, without_charts, name, kind, after):
+@pytest.mark.parametrize("before", [True, False], ids=["charged, its reply not kept", "its reply kept, not sent"])
+@pytest.mark.parametrize("name", STUDIES)
+def test_an_agent_is_killed_after_its_charge(consortium, without_charts, monkeypatch, name, before):
     between = consortium(*STUDIES[name])
+    check(between, run_with_a_death(between, before=before))
+
+
+def die_coordinating(between, kind, *, after):
+    """Begins a run in a process that is killed before or after a step."""
     between.accept()
     between.start()
     child = os.fork()
@@ -153,6 +156,13 @@ def test_a_coordinator_is_killed_at_a_step_and_goes_on(consortium, without_chart
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("name", "kind"), STEPS)
+def test_a_coordinator_is_killed_at_a_step_and_goes_on(consortium, without_charts, name, kind, after):
+    between = consortium(*STUDIES[name])
+    die_coordinating(between, kind, after=after)
     assert not (between.folder / "run" / "certificate.json").exists()
     check(between, between.run())
 
@@ -163,15 +173,7 @@ def test_a_coordinator_that_goes_on_costs_no_further_attempt(consortium, without
     """Without a seed, and without a spare attempt: what hospitals had sent in the round under way they send again."""
     privacy, federation = STUDIES[name]
     between = consortium(privacy, federation, seed=None)
-    between.accept()
-    between.start()
-    child = os.fork()
-    if child == 0:
-        try:
-            between.run(lambda channel: Watched(channel, kind, end_this_process, after=after))
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    die_coordinating(between, kind, after=after)
     asked: list[type] = []
     record = between.run(lambda channel: Listed(channel, asked))
     assert record.certificate["stopped"] is None
@@ -203,22 +205,7 @@ class Listed:
 def test_what_was_charged_and_lost_is_paid_for_or_ends_the_run(consortium, without_charts, spare):
     """Without a seed a further attempt is a further release: the study pays for it beforehand, or stops."""
     between = consortium({**MASKED, "spare_attempts": spare}, {"rounds": 3}, seed=None)
-    between.accept()
-
-    def first():
-        Replies.keep = dying(Replies.keep, before=True)  # type: ignore[method-assign]  # in the agent's process
-
-    between.start(*(agent for agent in NAMES if agent != VICTIM))
-    between.start(VICTIM, first=first)
-
-    def watch():
-        assert between.ended(VICTIM) == -signal.SIGKILL
-        between.start(VICTIM)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    record = between.run()
-    watcher.join()
+    record = run_with_a_death(between, before=True)
     receipts = between.receipts()
     if spare:
         assert record.certificate["stopped"] is None

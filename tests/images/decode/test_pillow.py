@@ -2,13 +2,12 @@
 
 import contextlib
 import io
-import struct
 import warnings
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from tests.images.png_files import png_claiming
 
 from wardround.errors import DataError
 from wardround.images.decode import pillow
@@ -28,16 +27,6 @@ def as_bytes(image, kind="PNG", **options):
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
-
-
-def png_header(width, height):
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
-    )
 
 
 def test_a_grey_picture_has_one_channel_and_keeps_its_values():
@@ -125,17 +114,17 @@ def test_pictures_are_turned_upright(orientation, deep):
 
 def test_a_huge_picture_is_refused_from_its_header():
     with pytest.raises(DataError, match="at most 50,000,000 pixels"):
-        decode(png_header(60_000, 60_000))
+        decode(png_claiming(60_000, 60_000))
 
 
 def test_a_picture_over_our_limit_and_under_pillows_is_refused_as_well():
     with pytest.raises(DataError, match="got 8000 x 7000"):
-        decode(png_header(8_000, 7_000))
+        decode(png_claiming(8_000, 7_000))
 
 
 def test_a_picture_that_pillow_only_warns_about_raises_no_warning():
     with pytest.raises(DataError, match="got 10000 x 10000"):
-        decode(png_header(10_000, 10_000))
+        decode(png_claiming(10_000, 10_000))
 
 
 def test_a_truncated_jpeg_is_an_error_and_no_half_grey_picture():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.images.png_files import MARK, chunk
 from tests.inference.saved import drawn, picture_input, save
 from tests.simulation import layouts
 
@@ -109,9 +110,6 @@ def encoded_png(values, kind, depth, *, interlaced=False, clear=None, filters=5)
     Source: W3C PNG Specification, third edition, https://www.w3.org/TR/png-3/.
     """
 
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
     data = b""
     for left, top, across, down in PASSES if interlaced else [(0, 0, 1, 1)]:
         part = values[top::down, left::across]
@@ -139,7 +137,7 @@ def encoded_png(values, kind, depth, *, interlaced=False, clear=None, filters=5)
         made += chunk(b"PLTE", np.random.default_rng(1).integers(0, 256, 3 << depth, dtype=np.uint8).tobytes())
     if clear is not None:
         made += chunk(b"tRNS", clear)
-    return b"\x89PNG\r\n\x1a\n" + made + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return MARK + made + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
 def every_png():

@@ -33,6 +33,18 @@ class Mechanism:
     parameters: dict[str, float]
 
 
+def refuses_signature(round, **changes):
+    changed = replace(round.announcements[1], **changes)
+    announcements = [round.announcements[0], changed, round.announcements[2]]
+    with pytest.raises(FederationError, match="announcement of hospital 01 must carry its signature"):
+        round.rule.form(round.transcript.terms, announcements, round.announcements[0])
+
+
+def with_another_ledger(transcript):
+    *others, last = transcript.members
+    return replace(transcript, members=(*others, replace(last, ledger=LedgerMark(2, "d" * 64))))
+
+
 def vectors_of(round, seed=0):
     terms, draw = round.transcript.terms, np.random.default_rng(seed)
     return [draw.integers(0, 2**12, terms.length).astype(terms.ring.dtype) for _ in round.keys]
@@ -137,20 +149,14 @@ def test_one_s_own_name_with_another_key_among_the_pins_is_refused():
 )
 def test_an_announcement_that_was_changed_on_the_way_is_refused(change):
     round = make_round(3)
-    changed = replace(round.announcements[1], member=replace(round.announcements[1].member, **change))
-    announcements = [round.announcements[0], changed, round.announcements[2]]
-    with pytest.raises(FederationError, match="announcement of hospital 01 must carry its signature"):
-        round.rule.form(round.transcript.terms, announcements, round.announcements[0])
+    refuses_signature(round, member=replace(round.announcements[1].member, **change))
 
 
 def test_a_broken_signature_is_refused():
     round = make_round(3)
     broken = bytearray(round.announcements[1].signature)
     broken[5] ^= 1
-    changed = replace(round.announcements[1], signature=bytes(broken))
-    announcements = [round.announcements[0], changed, round.announcements[2]]
-    with pytest.raises(FederationError, match="announcement of hospital 01 must carry its signature"):
-        round.rule.form(round.transcript.terms, announcements, round.announcements[0])
+    refuses_signature(round, signature=bytes(broken))
 
 
 @pytest.mark.parametrize("earlier", [{"round": 1}, {"attempt": 1}, {"model": "ee" * 32}, {"run": "run-0"}])
@@ -208,8 +214,7 @@ def test_a_new_attempt_may_be_made(number, attempt, last):
 
 def test_a_hospital_that_was_told_something_else_is_found_before_anything_is_sent():
     round = make_round(3)
-    members = round.transcript.members
-    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger=LedgerMark(2, "d" * 64))))
+    other = with_another_ledger(round.transcript)
     told = [round.transcript, other, round.transcript]
     said = [confirm(transcript, identity) for transcript, identity in zip(told, round.identities, strict=True)]
     with pytest.raises(FederationError, match="hospital 01 must have been told the same"):
@@ -287,8 +292,7 @@ def test_an_upload_counts_once():
 
 def test_masks_that_do_not_cancel_are_found_in_the_sum():
     round = make_round(3)
-    members = round.transcript.members
-    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger=LedgerMark(2, "d" * 64))))
+    other = with_another_ledger(round.transcript)
     told = [round.transcript, other, round.transcript]
     total = MaskedSum(round.transcript)
     for n, transcript in enumerate(told):  # it signs as if it agreed, so that only the masks can tell
@@ -301,8 +305,7 @@ def test_masks_that_do_not_cancel_are_found_in_the_sum():
 
 def test_an_upload_for_another_transcript_is_refused():
     round = make_round(3)
-    members = round.transcript.members
-    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger=LedgerMark(2, "d" * 64))))
+    other = with_another_ledger(round.transcript)
     with pytest.raises(FederationError, match="upload of hospital 00 must be masked for this round"):
         MaskedSum(round.transcript).add(round.upload(0, vectors_of(round)[0], other))
 

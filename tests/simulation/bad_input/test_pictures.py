@@ -3,26 +3,14 @@
 import io
 import json
 import shutil
-import struct
-import zlib
 
 import pytest
 from PIL import Image
+from tests.images.png_files import png_claiming
 
 from wardround.errors import DataError
 
 FOLDER = {"layout": "folder"}
-
-
-def png_claiming(width, height):
-    """A PNG whose header claims a size and which holds one row."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    row = zlib.compress(bytes(1 + width))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
 
 
 def half_a_jpeg():

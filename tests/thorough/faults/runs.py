@@ -159,11 +159,15 @@ class Run:
         yield from uncharged(self.released(), self.charged())
 
     def wrong_at_the_end(self, whole):
-        """Yields what does not hold of the finished run, beside another that met no fault."""
-        yield from self.wrong()
-        verified = self.machine.command(self.folder, "verify", self.out)
-        if verified["code"]:
-            yield f"it does not verify: {verified['said']}"
-        yield from (f"half a file is left: {path}" for path in self.out.rglob(".*.tmp"))
-        if self.is_seeded and (self.weights(), self.charged()) != (whole.weights(), whole.charged()):
-            yield "weights or charges are others"
+        yield from wrong_at_the_end(self, whole)
+
+
+def wrong_at_the_end(run, whole, *options):
+    """Yields what does not hold of a finished run, beside another that met no fault; `options` are of `verify`."""
+    yield from run.wrong()
+    verified = run.machine.command(run.folder, "verify", run.out, *options)
+    if verified["code"]:
+        yield f"it does not verify: {verified['said']}"
+    yield from (f"half a file is left: {path}" for path in run.out.rglob(".*.tmp"))
+    if run.is_seeded and (run.weights(), run.charged()) != (whole.weights(), whole.charged()):
+        yield "weights or charges are others"

@@ -23,6 +23,7 @@ from tests.thorough.faults.runs import (
     ill_said,
     released_to,
     uncharged,
+    wrong_at_the_end,
 )
 from tests.transport.consortium import ALONE, MASKED, NAMES, Consortium, study_of
 from tests.transport.hosted import agent_of
@@ -107,13 +108,7 @@ class Between:
         yield from uncharged(released_to(self.folder, self.is_seeded), self.charged())
 
     def wrong_at_the_end(self, whole):
-        yield from self.wrong()
-        verified = self.machine.command(self.folder, "verify", self.out, "--pins", self.folder / "keys")
-        if verified["code"]:
-            yield f"it does not verify: {verified['said']}"
-        yield from (f"half a file is left: {path}" for path in self.out.rglob(".*.tmp"))
-        if self.is_seeded and (self.weights(), self.charged()) != (whole.weights(), whole.charged()):
-            yield "weights or charges are others"
+        yield from wrong_at_the_end(self, whole, "--pins", self.folder / "keys")
 
 
 def is_running(pid):

@@ -4,26 +4,18 @@ import csv
 import io
 import json
 import shutil
-import struct
 import tarfile
 import zipfile
 import zlib
 
 import numpy as np
 from PIL import Image
+from tests.images.png_files import chunk, png_claiming
 from tests.thorough.hostile.case import Case, changed, checked
 
 
 def _picture(generator):
     return Image.fromarray(generator.integers(0, 256, (32, 32), dtype=np.uint8))
-
-
-def _png(width, height, *, chunk=b""):
-    def part(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = part(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk + part(b"IDAT", zlib.compress(bytes(100))) + part(b"IEND", b"")
 
 
 def pictures(root, generator):
@@ -38,16 +30,12 @@ def pictures(root, generator):
         _picture(generator).save(content, form)
         inputs = list(changed(content.getvalue(), generator, 18))
         if form == "PNG":
-            inputs += [("bomb", _png(60_000, 60_000)), ("empty", _png(0, 0)), ("no rows", _png(2**31 - 1, 1))]
-            text = zlib.compress(bytes(100_000_000))
-            ztxt = b"zTXt" + b"k\0\0" + text
+            rows, text = bytes(100), chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(100_000_000)))
             inputs += [
-                (
-                    "text bomb",
-                    _png(
-                        32, 32, chunk=struct.pack(">I", len(ztxt) - 4) + ztxt + struct.pack(">I", zlib.crc32(ztxt))
-                    ),
-                )
+                ("bomb", png_claiming(60_000, 60_000, rows=rows)),
+                ("empty", png_claiming(0, 0, rows=rows)),
+                ("no rows", png_claiming(2**31 - 1, 1, rows=rows)),
+                ("text bomb", png_claiming(32, 32, rows=rows, beside=text)),
             ]
         for name, data in inputs:
             place = root / f"{form}-{name}"
