@@ -164,12 +164,12 @@ def audit_run(
     (walked, lacking), broken = _tried(lambda: accounts_of(path, study, record, ledger), none)
     found = audit_study(study, observer, runs=runs, canaries=canaries, seed=seed, deeper=deeper, run=path)
     recounts = list(found.recounts)
-    if statement.guarantee and certificate.values.get("event") is not None:
+    if statement.guarantee and (charged := certificate.maybe_section("event")) is not None:
         done = plan_of(study).event_after(releases_after(study, len(record.rounds)))
         recounts += [
             Recount.of(f"events {which}", statement.epsilon, event, statement.delta, statement.accountant)
             for which, event in (
-                ("recorded in the certificate", from_json(certificate.section("event").values)),
+                ("recorded in the certificate", from_json(charged.values)),
                 ("of the rounds that ended", done),
             )
         ]

@@ -125,9 +125,9 @@ def _evaluated(opened: Opened, outcome: Outcome, folder: RunFolder, observer: Ob
     if opened.coordinator.plan.evaluation is None:
         return None
     if (folder.path / "results.json").is_file():
-        known = JsonObject(read_json(folder.path / "results.json"), "results.json")
-        if known.values.get("evaluation") is not None:
-            return dict(known.section("evaluation").values)
+        results = JsonObject(read_json(folder.path / "results.json"), "results.json")
+        if (known := results.maybe_section("evaluation")) is not None:
+            return dict(known.values)
     observer.stage("evaluating the final model")
     masks = opened.target is Target.MASKS
     return evaluate(opened.coordinator, outcome.models, opened.hello.classes, masks=masks)

@@ -66,6 +66,10 @@ class JsonObject:
         """An object inside this one; empty when absent."""
         return self._inside(key, self.values.get(key, {}))
 
+    def maybe_section(self, key: str) -> "JsonObject | None":
+        """An object inside this one, or None when it is absent or null."""
+        return None if self.values.get(key) is None else self.section(key)
+
     def named_objects(self, key: str) -> "dict[str, JsonObject]":
         """An object of objects, in its order; empty when absent."""
         inner = self.section(key)

@@ -80,10 +80,10 @@ def account_of(certificate: JsonObject, own: JsonObject, one: str) -> Account:
         RecordError: one of them has another shape than this version writes.
     """
     standing = certificate.text("standing", "")
-    if own.values.get("total") is None or own.values.get("ledger") is None:
+    total = own.maybe_section("total")
+    if total is None or own.values.get("ledger") is None:
         return Account(standing, one)
-    total = own.section("total")
-    limit = None if total.values.get("limit") is None else total.section("limit")
+    limit = total.maybe_section("limit")
     return Account(
         standing,
         one,

@@ -67,13 +67,12 @@ def evaluation_of(results: JsonObject, certificate: JsonObject) -> Evaluation | 
     Raises:
         RecordError: a file of the record has another shape than this version writes.
     """
-    if results.values.get("evaluation") is None or certificate.values.get("evaluation") is None:
+    row, promise = results.maybe_section("evaluation"), certificate.maybe_section("evaluation")
+    if row is None or promise is None:
         return None
-    row, promise = results.section("evaluation"), certificate.section("evaluation")
     patients, headline = None, None
     curves: tuple[tuple[str, tuple[Estimate, ...]], ...] = ()
-    if row.values.get("figures") is not None:
-        figures = row.section("figures")
+    if (figures := row.maybe_section("figures")) is not None:
         patients = _estimate("Test patients", figures.section("patients"))
         named = _FIGURES if "auroc" in figures.values else _MASK_FIGURES
         headline = _estimate(named[0][1], figures.section(named[0][0]))

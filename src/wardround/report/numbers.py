@@ -75,7 +75,8 @@ def numbers_of(record: RunRecord) -> Report:
     federation = study.section("federation")
     statement = _statement(certificate)
     guarantee = Guarantee(statement.epsilon, statement.delta, statement.unit.value, statement.division)
-    quality = None if results.values.get("metrics") is None else _quality(results.section("metrics"))
+    metrics = results.maybe_section("metrics")
+    quality = None if metrics is None else _quality(metrics)
     strategy = federation.text("strategy", "fedsgd")
     main_place = _PLACES.get(strategy, "Federated")
     comparisons: tuple[Comparison, ...] = ()
@@ -211,16 +212,14 @@ def _quality(row: JsonObject) -> Quality:
 
 
 def _test(results: JsonObject) -> Aside | None:
-    if results.values.get("test") is None:
+    if (row := results.maybe_section("test")) is None:
         return None
-    row = results.section("test")
     return Aside(row.integer("patients"), row.integer("images"), row.flag("leaking"), row.text("note", ""))
 
 
 def _validation(results: JsonObject) -> Validation | None:
-    if results.values.get("validation") is None:
+    if (row := results.maybe_section("validation")) is None:
         return None
-    row = results.section("validation")
     return Validation(row.integer("patients"), _quality(row.section("metrics")))
 
 
@@ -248,9 +247,8 @@ def _operating_points(results: JsonObject) -> tuple[OperatingRow, ...]:
 
 
 def _calibration(results: JsonObject) -> Calibration | None:
-    if results.values.get("calibration") is None:
+    if (row := results.maybe_section("calibration")) is None:
         return None
-    row = results.section("calibration")
     bins = tuple(
         ReliabilityBin(each.integer("count"), each.number("mean_confidence"), each.number("accuracy"))
         for each in row.objects("bins")
@@ -263,13 +261,12 @@ def _calibration(results: JsonObject) -> Calibration | None:
 
 def _subgroups(results: JsonObject, key: str) -> tuple[Subgroup, ...]:
     found = []
-    for column, groups in results.named_objects("subgroups").items() if "subgroups" in results.values else ():
+    for column, groups in results.named_objects("subgroups").items():
         for value, row in groups.named_objects("shown").items():
             found.append(Subgroup(column, value, row.integer("n_patients"), _score(row, key)))
-        if groups.values.get("together") is not None:
-            row = groups.section("together")
+        if (rest := groups.maybe_section("together")) is not None:
             value = f"{groups.integer('num_together')} rare values together"
-            found.append(Subgroup(column, value, row.integer("n_patients"), _score(row, key)))
+            found.append(Subgroup(column, value, rest.integer("n_patients"), _score(rest, key)))
     return tuple(found)
 
 
@@ -278,8 +275,7 @@ def _score(row: JsonObject, key: str) -> Score:
     if f"{key}_range" in row.values:
         low, high = row.numbers(f"{key}_range")
         return Score(value, low, high)
-    if row.values.get(f"{key}_interval") is not None:
-        interval = row.section(f"{key}_interval")
+    if (interval := row.maybe_section(f"{key}_interval")) is not None:
         return Score(value, interval.number("low"), interval.number("high"))
     return Score(value)
 
@@ -346,15 +342,14 @@ def _findings(row: JsonObject, *, is_unnamed: bool) -> tuple[tuple[str, int], ..
 
 
 def _witness(certificate: JsonObject) -> NoiseWitness | None:
-    if certificate.values.get("witness") is None:
+    if (row := certificate.maybe_section("witness")) is None:
         return None
-    row = certificate.section("witness")
     return NoiseWitness(row.integer("coordinates"), row.number("ratio"), row.number("p_value"))
 
 
 def _upload(results: JsonObject) -> JsonObject:
     """Returns the hospital's upload in a masked round; empty where sums were not masked."""
-    return JsonObject({}, "results.json") if results.values.get("upload") is None else results.section("upload")
+    return results.maybe_section("upload") or JsonObject({}, "results.json")
 
 
 def _lost(lines: Iterable[JsonObject]) -> LostAttempts | None:

@@ -146,10 +146,10 @@ def _marks(record: RunRecord) -> set[str]:
 
 def _read(record: RunRecord) -> _Run:
     certificate = JsonObject(record.certificate, "certificate.json")
-    event = certificate.values.get("event")
+    event = certificate.maybe_section("event")
     references = JsonObject(record.results, "results.json").named_objects("references")
     return _Run(
         Statement.from_json(certificate.section("statement").values),
-        None if event is None else from_json(certificate.section("event").values),
+        None if event is None else from_json(event.values),
         len(references),
     )

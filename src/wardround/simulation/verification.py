@@ -146,7 +146,7 @@ def _certified(path: Path, study: Study, record: RunRecord) -> Iterator[str]:
         refuse(path, "model.safetensors", "model", "have the hash in the certificate and in model.json")
     yield f"model {model[:12]}…, the one of the certificate and of its card"
     shown = witness_of(record.rounds)
-    stated = None if certificate.values.get("witness") is None else certificate.section("witness")
+    stated = certificate.maybe_section("witness")
     kept = ("statistic", "coordinates")
     if (shown and [shown[name] for name in kept]) != (stated and [stated.values.get(name) for name in kept]):
         refuse(path, "rounds.jsonl", "rounds", "have the noise-only coordinates of the certificate")
@@ -160,7 +160,7 @@ def _evaluated(path: Path, study: Study, record: RunRecord, certificate: JsonObj
     expected = None if plan.evaluation is None else evaluation_statement(plan, simulated=False, seeded=seeded)
     if certificate.values.get("standing") != "hospitals":
         expected = None
-    stated = certificate.section("evaluation") if certificate.values.get("evaluation") is not None else None
+    stated = certificate.maybe_section("evaluation")
     if (stated and _words_of(stated)) != (expected and _expected_words(study, expected)):
         refuse(path, "certificate.json", "certificate", "state the promise to test patients that the study makes")
     if plan.evaluation is not None and expected is not None:
@@ -188,9 +188,9 @@ def _check_figures(path: Path, study: Study, plan: Plan, results: JsonObject) ->
     row = results.section("evaluation")
     if row.text("level") != study.evaluation.level:
         refuse(path, "results.json", "results", "have the evaluation level of the study")
-    if row.values.get("figures") is None or plan.evaluation is None:
+    figures, present = row.maybe_section("figures"), plan.hospitals - len(row.section("missing").values)
+    if figures is None or plan.evaluation is None:
         return
-    figures, present = row.section("figures"), plan.hospitals - len(row.section("missing").values)
     released = np.array(figures.values.get("histograms"), dtype=np.float64).ravel()
     masks = study.model.name in NAMES["segmentation"]
     found = figures_of(released, results.texts("classes"), noise_std(plan.evaluation, present), masks=masks)
@@ -202,7 +202,8 @@ def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObje
     """Yields how the statement was recomputed, from the study alone and from the recorded events."""
     try:
         statement = Statement.from_json(certificate.section("statement").values)
-        event = None if certificate.values.get("event") is None else from_json(certificate.section("event").values)
+        said = certificate.maybe_section("event")
+        event = None if said is None else from_json(said.values)
     except PrivacyError as error:
         raise RecordError(
             f"certificate.json must hold a statement and its events. {error}", code="record-certificate"

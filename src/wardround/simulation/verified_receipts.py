@@ -47,13 +47,13 @@ def check_receipts(
     receipts = {name: _receipt(path, root.section(name)) for name in root.values}
     certificate = JsonObject(record.certificate, "certificate.json")
     stated = certificate.named_objects("ledgers")
-    has_event = certificate.values.get("event") is not None
-    covered = dict(leaves(from_json(certificate.section("event").values))) if has_event else {}
+    event = certificate.maybe_section("event")
+    covered = {} if event is None else dict(leaves(from_json(event.values)))
 
     def covers(releases: int, counts: int) -> bool:
         """Returns whether the certificate has so many sums and so many counts: one does not stand for another."""
-        event = plan.event_after(releases, counts) if releases or plan.is_counted else NoEvent()
-        return all(number <= covered.get(leaf, 0) for leaf, number in leaves(event))
+        owed = plan.event_after(releases, counts) if releases or plan.is_counted else NoEvent()
+        return all(number <= covered.get(leaf, 0) for leaf, number in leaves(owed))
 
     if root.values.keys() != names and not covers(plan.releases, plan.counts):
         refuse(
