@@ -206,7 +206,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "identity": set(),
         "archives": {"findings"},
         "store": {"archives", "findings"},
-        "arrays": {"archives", "findings", "store"},
+        "arrays": {"archives", "store"},
         "class_names": {"entries", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
@@ -247,7 +247,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         },
         "rows": {"archives", "entries", "store", "decode", "listing", "layouts"},
         # Pictures without labels, for the model in use.
-        "loose": {"arrays", "decode", "dicom", "entries", "findings", "layouts", "store"},
+        "loose": {"arrays", "decode", "dicom", "entries", "layouts", "store"},
         "quality": {"entries", "findings", "listing", "naming", "decode", "patients"},
         "load": {
             "all_pictures",

@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from wardround.errors import DataError
 from wardround.images.archives import MAX_MEMBERS
-from wardround.images.findings import LeftOut
 from wardround.images.store import Source, Store, open_store
 
 ENDING = ".npz"
@@ -30,8 +29,6 @@ _MOST_VALUES = 1 << 40
 
 class _Pictures(Source):
     """Pictures of arrays in memory, each as a .npy file."""
-
-    left_out: tuple[LeftOut, ...] = ()
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}

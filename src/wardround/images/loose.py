@@ -26,7 +26,6 @@ from wardround.images.dicom.parse import is_dicom
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.series import pictures, volumes, without_repeats
 from wardround.images.entries import PICTURE_ENDINGS, Entry
-from wardround.images.findings import LeftOut
 from wardround.images.layouts.medmnist import ArrayDecoder
 from wardround.images.store import Source, Store, open_store
 
@@ -73,17 +72,12 @@ class Wanted:
 class _Given(Source):
     """Files that were named one by one, which together are a store; the name of each is its path as it was given."""
 
-    left_out: tuple[LeftOut, ...] = ()
-
     def __init__(self, paths: Sequence[Path]) -> None:
         self.sizes = {str(path): path.stat().st_size for path in paths}
 
     def read(self, name: str, limit: int) -> bytes:
         with open(name, "rb") as file:
             return file.read(min(limit, os.fstat(file.fileno()).st_size + 1))
-
-    def close(self) -> None:
-        pass
 
 
 def open_given(paths: Sequence[Path]) -> Store:

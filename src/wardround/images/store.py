@@ -27,7 +27,7 @@ class Source(Protocol):
     """Members with their sizes, and those that are left out."""
 
     sizes: dict[str, int]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     def read(self, name: str, limit: int) -> bytes:
         """Returns the first `limit` bytes of a member."""
@@ -37,7 +37,8 @@ class Source(Protocol):
         return None
 
     def close(self) -> None:
-        """Closes an archive."""
+        """Closes an archive; there is nothing to close of other members."""
+        return
 
 
 class Store:
@@ -158,7 +159,7 @@ def open_store(path: Path, *, looking: bool = False) -> Store:
         raise DataError(damaged, code="data-archive-damaged") from None
 
 
-class _Folder:
+class _Folder(Source):
     def __init__(self, root: Path):
         self._root = root
         self._inside: set[str] = set()
@@ -248,9 +249,6 @@ class _Folder:
             return stamp_of(os.stat(os.path.join(self._root, name)))
         except OSError:
             return None
-
-    def close(self) -> None:
-        pass
 
 
 _INSIDE = "every file must lie in the data folder"

@@ -143,11 +143,8 @@ def read(card: ModelCard, store: Store, root: Path | None, one: Unlabelled) -> R
     try:
         contents = [store.read(alias) for alias in aliases]
         raw = one.decoder.decode(one.entry, contents, (), hint)
-        fault = _other_kind(raw, recipe)
-        if fault is not None:
-            return Unread(one.name, fault)
-        coloured = one.decoder is PILLOW and recipe.channels == 1 and _is_coloured(contents[0], raw)
         ready = ready_of(card, one.name, raw, Sources(root, one.entry.files, one.entry.frame))
+        coloured = one.decoder is PILLOW and recipe.channels == 1 and _is_coloured(contents[0], raw)
     except DataError as error:
         sentence = str(error)
         for alias in aliases:

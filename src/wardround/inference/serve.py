@@ -22,7 +22,6 @@ from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.errors import MissingExtra
 from wardround.images.decode.quiet import QUIET
 from wardround.images.dicom.parse import is_dicom
-from wardround.images.findings import LeftOut
 from wardround.images.loose import Unread, Wanted, unlabelled
 from wardround.images.rows.recipe import VolumeRecipe
 from wardround.images.store import Source, Store
@@ -65,16 +64,11 @@ HTML, JSON, BYTES = "text/html; charset=utf-8", "application/json", "application
 class _Content(Source):
     """One file in memory."""
 
-    left_out: tuple[LeftOut, ...] = ()
-
     def __init__(self, name: str, content: bytes) -> None:
         self.sizes, self._content = {name: len(content)}, content
 
     def read(self, name: str, limit: int) -> bytes:
         return self._content[:limit]
-
-    def close(self) -> None:
-        pass
 
 
 def answers_of(model: Model, content: bytes) -> list[Prediction]:

@@ -26,11 +26,6 @@ class Reader:
     tasks: tuple[Task, ...]
 
 
-def plain(read: Callable[[Store, Task], Listing]) -> Callable[[Store, Task, ReaderOptions], Listing]:
-    """Returns a reading that needs nothing beside the folder as a `Reader` calls it."""
-    return lambda store, task, options: read(store, task)
-
-
 PHANTOM = "phantom"
 """The generated layout: it has options instead of a folder."""
 
