@@ -5,6 +5,8 @@ from typing import Any
 
 from wardround.accounting.events import GaussianEvent
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
+from wardround.config.federation import EvaluationStrategy, FederationSection
+from wardround.config.section import kinds_of, tags_of
 from wardround.noisers import ByEachHospital, NoiseShares
 from wardround.privacy.plans.calibrate import with_shares
 from wardround.privacy.plans.kinds import (
@@ -71,3 +73,9 @@ def _on_grid(made: Plan) -> Plan:
         return with_shares(made, shares)
     of_count = shares_for(made.count.noise.noise_multiplier, 1.0, COUNT_COORDINATES, noiser)
     return with_shares(made, shares, of_count)
+
+
+def strategy_names() -> tuple[str, ...]:
+    """The names of the strategies that train: all that `[federation] strategy` may have but "evaluation"."""
+    training = [kind for kind in kinds_of(FederationSection) if kind is not EvaluationStrategy]
+    return tuple(name for kind in training for name in tags_of(kind, "strategy"))

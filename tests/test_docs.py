@@ -54,7 +54,7 @@ def test_the_engine_page_names_the_whole_public_surface():
 
 
 def test_the_page_of_strategies_has_a_row_for_each():
-    from wardround.config.federation import strategy_names
+    from tests.plans import strategy_names
 
     first = (DOCS / "strategies.md").read_text().partition("## Which pairs fit")[0]
     rows = re.findall(r"^\| `([a-z-]+)` \| ", first, flags=re.MULTILINE)

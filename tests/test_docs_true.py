@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from docs.make_code_reference import COMMANDS, PYTHON, commands_page, python_page
 from docs.make_reference import DESIGN, PAGE, RELEASED, design_page, page, released_page
+from tests.plans import strategy_names
 from tests.privacy.plans.test_fit import PLANS
 from tests.test_architecture import ARROWS
 
 from wardround.agreed.plans import plan_of
-from wardround.config.federation import strategy_names
 from wardround.errors import StudyError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from tests.cases import family
+from tests.plans import strategy_names
 
 from wardround.config import read_study
-from wardround.config.federation import strategy_names
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 STRATEGIES = sorted((FOLDER / "strategies").glob("*.toml"))

@@ -18,7 +18,6 @@ from wardround.errors import PrivacyError
 from wardround.reproduce.accounting import (
     central_limit_epsilon,
     fixed_batch_epsilon,
-    selective_sharing_epsilon,
     uniform_sampling_gdp_epsilon,
 )
 
@@ -65,8 +64,3 @@ def test_replacing_a_unit_costs_more_than_the_claim_that_assumed_adding_one():
 def test_a_batch_that_cannot_be_drawn_is_refused(batch):
     with pytest.raises(PrivacyError, match="batch_size must be"):
         fixed_batch_epsilon(400, batch, 1.5, 50, 1e-5)
-
-
-@pytest.mark.parametrize(("parameters", "fraction", "epsilon"), [(725_061, 0.1, 7.5e3), (4_700_000, 0.4, 1.9e5)])
-def test_selective_sharing_costs_thousands_as_published(parameters, fraction, epsilon):
-    assert selective_sharing_epsilon(parameters, fraction) == pytest.approx(epsilon, rel=0.01)

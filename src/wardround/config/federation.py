@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import PublishedSection, Section, kinds_of, tags_of
+from wardround.config.section import PublishedSection, Section
 from wardround.published import PublishedStrategyName
 
 ReferenceName = Literal[
@@ -281,9 +281,3 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
             return cycles * hospitals
         case _:
             return section.rounds
-
-
-def strategy_names() -> tuple[str, ...]:
-    """Returns the names of the strategies that train: all that `[federation] strategy` may have but "evaluation"."""
-    training = [kind for kind in kinds_of(FederationSection) if kind is not EvaluationStrategy]
-    return tuple(name for kind in training for name in tags_of(kind, "strategy"))

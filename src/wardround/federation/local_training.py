@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 
 from wardround.federation.channel import Channel
 from wardround.federation.messages import Request
 from wardround.federation.strategy import Call, State
 from wardround.types import Vector
 from wardround.work import CountClasses, CountPatients, LocalSteps, LocalUpdate
-
-Counts = npt.NDArray[np.float32]
 
 
 class Repair(StrEnum):

@@ -35,8 +35,8 @@ def write_report(record: RunRecord, key: SigningKey | None = None) -> Path:
     return record.path / PAGE
 
 
-def write_comparison(overview: Overview, folder: Path) -> Path:
-    """Writes comparison.json and comparison.html into a folder, each whole or not at all; returns the page's path.
+def write_comparison(overview: Overview, folder: Path) -> None:
+    """Writes comparison.json and comparison.html into a folder, each whole or not at all.
 
     Raises:
         MissingExtra: matplotlib or Jinja2 is not installed; the JSON is written all the same.
@@ -50,6 +50,4 @@ def write_comparison(overview: Overview, folder: Path) -> Path:
             f"The comparison page needs {error.name}, which is not installed; the runs and comparison.json are "
             "complete without it. Install it with: pip install 'wardround[report]', and compare again."
         ) from None
-    path = folder / "comparison.html"
-    write_whole(path, render_comparison(overview).encode())
-    return path
+    write_whole(folder / "comparison.html", render_comparison(overview).encode())

@@ -4,7 +4,6 @@
 |------------------------------------------------------------|----------------------------------------|
 | `central_limit_epsilon`, `uniform_sampling_gdp_epsilon`    | **no**: approximations                 |
 | `fixed_batch_epsilon`                                      | yes, for one unit replaced             |
-| `selective_sharing_epsilon`                                | no: the scheme's true cost is larger   |
 
 Sources:
     Bu, Dong, Long and Su 2019, https://arxiv.org/abs/1911.11607: section 3.2 (sampling, CLT).
@@ -83,24 +82,6 @@ def fixed_batch_epsilon(
         noise = dp_accounting.GaussianDpEvent(noise_multiplier)
         accountant.compose(dp_accounting.SampledWithoutReplacementDpEvent(num_units, batch_size, noise), steps)
         return float(accountant.get_epsilon(delta))
-
-
-def selective_sharing_epsilon(
-    parameters: int, fraction: float, threshold_epsilon: float = 0.1, answer_epsilon: float = 0.1
-) -> float:
-    """Epsilon of one update shared as NVFlare's `SVTPrivacy` does, if each of its noises is what it is meant to be.
-
-    Of n = fraction × parameters answers: epsilon_1 for the threshold, epsilon_1 (2n)^(2/3) for the queries, and
-    n × answer_epsilon for the values, of which the publication states only the last, and for one of them. The scheme
-    goes on with fresh noise until it has n answers, which no number of queries bounds: its true cost is larger.
-
-    Source: Li et al. 2019, https://arxiv.org/abs/1910.00962, section 3.2; the defaults are those of NVFlare's filter.
-
-    >>> round(selective_sharing_epsilon(725_061, 0.1)), round(selective_sharing_epsilon(4_700_000, 0.4))
-    (7527, 190418)
-    """
-    answers = fraction * parameters
-    return threshold_epsilon + threshold_epsilon * math.pow(2 * answers, 2 / 3) + answers * answer_epsilon
 
 
 def _expm1(exponent: float) -> float:

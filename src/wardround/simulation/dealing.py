@@ -302,13 +302,11 @@ def _shared_out(
             f"{scheme} needs {needed}. Ask for fewer or smaller hospitals."
         )
     in_turn = [patient for group in _by_label(patients, generator) for patient in group]
-    if scheme is Scheme.SIZES:
+    if scheme in (Scheme.SIZES, Scheme.IMAGES):
         mixed = [in_turn[i] for i in generator.permutation(len(in_turn))]
-        ends = np.cumsum(sizes)
-        return [mixed[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-    if scheme is Scheme.IMAGES:
-        mixed = [in_turn[i] for i in generator.permutation(len(in_turn))]
-        return _by_images(mixed, sharing)
+        if scheme is Scheme.IMAGES:
+            return _by_images(mixed, sharing)
+        return [mixed[end - size : end] for end, size in zip(np.cumsum(sizes), sizes, strict=True)]
     cuts = np.linspace(0, len(in_turn), needed + 1).astype(int)
     order = generator.permutation(needed).reshape(sharing.count, -1)
     return [[p for shard in row for p in in_turn[cuts[shard] : cuts[shard + 1]]] for row in order]

@@ -118,7 +118,7 @@ TEST = Release(
 )
 VALIDATION = (
     "metrics on the validation {one}s, round by round, and on the test {one}s at the end, also by group, and "
-    + ("how many of both there are")
+    "how many of both there are"
 )
 HOSPITALS = Release(
     "the table of hospitals as dealt out: their names, {one}s, images and class shares, all of them exact",

@@ -59,7 +59,7 @@ def test_the_package_is_the_one_that_is_described():
     trained = [
         value.numel() for name, value in tensors.items() if not name.endswith(("_mean", "_var", "_tracked"))
     ]
-    assert sum(trained) == source.PARAMETERS == 4_652_008
+    assert sum(trained) == 4_652_008  # with the classifier of 1,000 classes
     assert sum(p.numel() for p in EfficientNetLite0().parameters()) == 3_350_000
 
 

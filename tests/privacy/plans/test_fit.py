@@ -5,11 +5,11 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from tests.plans import strategy_names
 
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import asks, head_fit_of
 from wardround.config import Study
-from wardround.config.federation import strategy_names
 from wardround.errors import StudyError
 from wardround.privacy.plans.protects import plan_protects
 from wardround.published import PublishedPlanName

@@ -29,9 +29,6 @@ from wardround.models.vectors import digest_of
 from wardround.models.weights import parsed, read_weights
 
 FILE = "models/efficientnet-lite0-57934424.pth"
-PARAMETERS = 4_652_008
-"""Parameters of the file: convolutions, scales and shifts of batch norms, and the classifier of 1,000 classes."""
-
 FOLDED_SHA256 = "bef3f92302ab79342d45c7b08cea468b5a82c1ecfbefa81955d9586f7a2f64a4"
 """`digest_of` the folded parameters."""
 

@@ -20,9 +20,8 @@ from wardround.report.comparison import Charge, Overview
 from wardround.report.guarantee import Guarantee
 from wardround.report.side_by_side import Entry, overview_of
 from wardround.report.write import write_comparison
+from wardround.simulation.accounts import IN_FOLDER
 from wardround.simulation.sweeps.many import Finished, finish_many, sentence_of
-
-_IN_FOLDER = "ledger.sqlite"
 
 
 def compare(
@@ -78,7 +77,7 @@ def compare(
 
 def _on_ledger(study: Study, out: Path) -> Study:
     """Returns the study on the ledger of a charged sweep: of real patients never one that begins with the sweep."""
-    own = (out / _IN_FOLDER).resolve() if study.site.layout == "phantom" else own_ledger()
+    own = (out / IN_FOLDER).resolve() if study.site.layout == "phantom" else own_ledger()
     ledger = study.privacy.ledger or own
     return study.model_copy(update={"privacy": study.privacy.model_copy(update={"ledger": ledger})})
 
@@ -93,7 +92,7 @@ def _limited(charged: Mapping[str, Study], out: Path) -> None:
     path, privacy = study.privacy.ledger, study.privacy
     assert path is not None
     with LedgerFile(path) as ledger:
-        if path == (out / _IN_FOLDER).resolve():
+        if path == (out / IN_FOLDER).resolve():
             limit, delta = privacy.epsilon_limit or 0.0, getattr(privacy, "delta", None) or 1e-5
             known = ledger.limit
             if known is None or (known.epsilon, known.delta) != (limit, delta):
