@@ -172,9 +172,7 @@ def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, 
     plan = _plan(study)
     part = plan.training
     if isinstance(part, NoisedGradients):
-        plan = replace(
-            plan, parts=tuple(replace(one, sampling_prob=1.0) if one is part else one for one in plan.parts)
-        )
+        plan = trained_by(plan, replace(part, sampling_prob=1.0))
     names, bench = hospital_names(study, plan), canary_workbench(1, _clip(plan))
     scores: dict[bool, list[float]] = {False: [], True: []}
     for is_in in (False, True):
@@ -194,6 +192,11 @@ def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress, 
         return Attack("the count of patients, two worlds", claim_of(plan, 0, "the count before round 1"), bounds)
     claim = claim_of(plan, releases_after(study, 1), "round 1, the patient drawn")
     return Attack("one patient, two worlds", claim, bounds)
+
+
+def trained_by(plan: Plan, training: NoisedGradients) -> Plan:
+    """Returns a plan with another training part."""
+    return replace(plan, parts=tuple(training if one is plan.training else one for one in plan.parts))
 
 
 def _is_independent(study: Study, plan: Plan) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
 from wardround.audit.bounds import Float64
-from wardround.audit.mechanism import Attack, claim_of, noise_std, releases_of, why_not
+from wardround.audit.mechanism import Attack, claim_of, noise_std, releases_of, trained_by, why_not
 from wardround.audit.noise import LEVEL, ParameterNoise, check_parameters
 from wardround.audit.shadows import models_of
 from wardround.audit.trials import Scores, two_worlds, two_worlds_gdp
@@ -197,7 +197,7 @@ def _centred_distance(study: Study, plan: Plan, both: Neighbours) -> float:
         return found
     noised = _sums(study, plan, both.less, 1, "centre")
     centre = (noised / max(2 * float(np.linalg.norm(noised)), 1e-300)).astype(np.float32)
-    plan = _trained_by(plan, replace(plan.training, centres=0))
+    plan = trained_by(plan, replace(plan.training, centres=0))
     benches = (replace(part, workbench=part.workbench.centred(centre)) for _, part in _worlds(both))
     return max(found, _distance(*(_sums(study, plan, part, 1, "alike") for part in benches)))
 
@@ -207,9 +207,4 @@ def _everyone(plan: Plan) -> Plan:
     part = plan.training
     if not isinstance(part, NoisedGradients):
         return not_private(plan, 1)
-    return _trained_by(plan, replace(part, sampling_prob=1.0))
-
-
-def _trained_by(plan: Plan, training: NoisedGradients) -> Plan:
-    """Returns a plan with another training part."""
-    return replace(plan, parts=tuple(training if one is plan.training else one for one in plan.parts))
+    return trained_by(plan, replace(part, sampling_prob=1.0))
