@@ -274,6 +274,13 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
         view_of(tmp_path)
 
 
+@pytest.mark.parametrize("damaged", ["", "[]", "3", "[" * 100_000, '{"study": NaN}'])
+def test_damaged_notes_are_said_in_a_sentence(tmp_path, live, damaged):
+    (live_folder(tmp_path / "run") / STATUS).write_text(damaged)
+    with pytest.raises(RecordError, match="must be readable"):
+        view_of(tmp_path / "run")
+
+
 def test_the_spent_epsilon_is_that_of_the_record(tmp_path, live):
     run = tmp_path / "run"
     run.mkdir()

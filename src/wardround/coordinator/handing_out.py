@@ -66,4 +66,4 @@ def _taken(run: Path) -> set[HospitalName]:
         found = parse_json(read_regular(run / TAKEN, MOST_JSON_BYTES))
     except (OSError, ValueError):
         return set()
-    return {HospitalName(name) for name in found} if isinstance(found, list) else set()
+    return {HospitalName(name) for name in found if isinstance(name, str)} if isinstance(found, list) else set()

@@ -4,7 +4,6 @@ For the screen of the party whose files they are. A hospital's view has what a s
 which is the same for every patient in it, and no figure of single persons.
 """
 
-import json
 import math
 import os
 import socket
@@ -18,7 +17,7 @@ from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import event_of_leaves, sorted_leaves
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import plan_of
-from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, decoded, parse_json, read_regular
+from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
 from wardround.config import read_study
 from wardround.config.site import read_site
 from wardround.errors import RecordError
@@ -197,10 +196,12 @@ def coordinator_view(run: Path) -> CoordinatorView:
     """
     path = live_folder(run) / STATUS
     try:
-        notes = JsonObject(json.loads(decoded(read_regular(path, MOST_JSON_BYTES))), str(path))
-    except (OSError, Unfit, ValueError) as error:
+        found = parse_json(read_regular(path, MOST_JSON_BYTES))
+        if not isinstance(found, dict):
+            raise Unfit(f"it holds no JSON object but {type(found).__name__}")
+    except (OSError, Unfit) as error:
         raise RecordError(f"{path} must be readable ({error}); start the coordinator again.") from None
-    now, epsilon, delta = datetime.now(UTC), math.inf, 0.0
+    notes, now, epsilon, delta = JsonObject(found, str(path)), datetime.now(UTC), math.inf, 0.0
     spent_round, spent = 0, None
     if (run / "study.toml").is_file():
         plan = plan_of(read_study(run / "study.toml"))
