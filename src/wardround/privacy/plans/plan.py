@@ -171,10 +171,8 @@ class Plan:
     def public_size(self) -> int | None:
         """The number of training patients, where it is a public constant of the plan."""
         match self.training:
-            case NoisedGradients(size=PublicSize(number)) | CorrelatedGradients(size=PublicSize(number)):
-                return number
-            case NoisedPictures(size=PublicSize(number)) | NotPrivate(size=PublicSize(number)):
-                return number
+            case NoisedGradients() | CorrelatedGradients() | NoisedPictures() | NotPrivate() as part:
+                return part.size.num_patients if isinstance(part.size, PublicSize) else None
             case _:
                 return None
 

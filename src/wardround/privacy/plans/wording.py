@@ -28,7 +28,6 @@ from wardround.privacy.plans.kinds import (
     NothingTrained,
     NotPrivate,
     OpenHistograms,
-    PublicSize,
 )
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import noiser_of
@@ -293,20 +292,15 @@ def _caveats(plan: Plan, done: int, simulated: bool) -> list[str]:
         caveats.append(_UNNAMED)
     if plan.is_private and plan.unit is PrivacyUnit.PATIENT and plan.persons is Persons.ONE_PER_PICTURE:
         caveats.append(_ONE_PER_PICTURE)
+    if plan.is_private and plan.public_size is not None:
+        caveats.append(_public_size(plan.public_size, one))
+    if plan.count is not None:
+        caveats.append("The size of the training set was counted with noise; that count is part of the releases.")
     match training:
-        case NoisedGradients(size=PublicSize(number)) | CorrelatedGradients(size=PublicSize(number)):
-            caveats.append(_public_size(number, one))
-        case NoisedPictures(size=PublicSize(number)):
-            caveats.append(_public_size(number, one))
         case NoisedHead():
             patients = training.mechanism.fit.num_patients
             assert patients is not None, "checked when made"
             caveats.append(_public_size(round(patients * plan.hospitals), one))
-        case _:
-            pass
-    if plan.count is not None:
-        caveats.append("The size of the training set was counted with noise; that count is part of the releases.")
-    match training:
         case CorrelatedGradients():
             caveats.append(_CORRELATED.format(training.correlation.sensitivity))
         case NoisedPictures():
