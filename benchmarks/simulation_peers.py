@@ -10,6 +10,7 @@ privacy, telemetry off, one processor for each of Flower's clients and all of th
 import json
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module, metadata
 from itertools import pairwise
@@ -33,7 +34,7 @@ def small_cnn() -> nn.Module:
     )  # fmt: skip
 
 
-NETWORKS = {"small_cnn": small_cnn, "resnet18": lambda: resnet18((1, 64, 64))}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"small_cnn": small_cnn, "resnet18": lambda: resnet18((1, 64, 64))}
 """Wardround's networks of the jobs, by name: as many parameters, and the same layers in the same order."""
 
 

@@ -178,7 +178,7 @@ def test_hospitals_that_share_passes_take_the_steps_that_each_takes_alone(monkey
 def test_hospitals_on_two_cores_take_the_very_steps_that_each_takes_alone(monkeypatch, class_weights, layer):
     """The network that draws random numbers goes on in one thread."""
     bench, patients = bench_and_patients(between=[nn.Linear(15, 15), layer()])
-    monkeypatch.setattr(bench, "_cores", 2)
+    monkeypatch.setattr(bench, "cores", 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     alone = [local_steps(bench, OFTEN_NONE, [own])[0] for own in hospitals_of(bench, patients, class_weights)]
     state = torch.get_rng_state()
@@ -194,11 +194,11 @@ def test_hospitals_on_two_cores_take_the_very_steps_that_each_takes_alone(monkey
 
 def test_a_twin_clips_nothing_and_one_core_has_none(monkeypatch):
     bench, patients = bench_and_patients()
-    monkeypatch.setattr(bench, "_cores", 2)
+    monkeypatch.setattr(bench, "cores", 2)
     with pytest.raises(ValueError, match="clips nothing"):
         bench.twins[0].gradient_sums(bench.initial_weights, [everyone(patients)], 1.0, 0)
     single, _ = bench_and_patients()
-    monkeypatch.setattr(single, "_cores", 1)
+    monkeypatch.setattr(single, "cores", 1)
     assert single.twins == []
 
 
