@@ -30,7 +30,7 @@ from wardround.simulation.masked import masked_rounds, own_folder
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.union import JointSum
 from wardround.types import HospitalName
-from wardround.work import Answered, Upload
+from wardround.work import Answered, GiveReceipt, Upload
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,9 @@ def answer_exchanges(
             return {name: refusal or hospitals[name].upload() for name, refusal in refused.items()}
         if isinstance(first, Answered):
             return dict(answer_all(agents, requests, transaction))
+        if isinstance(first, GiveReceipt):
+            with transaction():  # in which nobody else writes: the file is looked at once
+                return {name: hospitals[name].reply(request) for name, request in requests.items()}
         return {name: hospitals[name].reply(request) for name, request in requests.items()}
 
     return answer
