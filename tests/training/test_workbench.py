@@ -147,6 +147,23 @@ def test_probabilities_of_each_picture_sum_to_one():
     assert np.allclose(scores.sum(axis=1), 1)
 
 
+def test_an_answer_that_is_kept_is_of_the_same_weights_and_pictures(monkeypatch):
+    bench, patients = bench_and_patients()
+    weights, rows = bench.initial_weights.copy(), patients.rows.copy()
+    first = bench.probabilities(weights, rows)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench, "_probabilities", lambda *_: pytest.fail("it was asked before"))
+        bench.probabilities(weights, rows)[:] = 0  # what is kept is not the caller's
+        assert np.array_equal(bench.probabilities(weights.copy(), rows), first)
+    rows[0] = rows[-1]
+    others = bench.probabilities(weights, rows)
+    assert np.array_equal(others[0], first[-1])
+    moved = weights.copy()
+    moved[-1] += 1
+    assert not np.array_equal(bench.probabilities(moved, rows), others)
+    assert not np.array_equal(bench.probabilities((moved, weights), rows), others)
+
+
 CLASS_WEIGHTS = [None, (0.5, 1.0, 2.0)]
 
 
