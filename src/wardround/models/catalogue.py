@@ -16,7 +16,6 @@ from typing import Any, assert_never, get_args
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from wardround.errors import ModelError
 from wardround.models.adapters import add_adapters
@@ -24,7 +23,7 @@ from wardround.models.backbones.names import Backbone, OwnEncoder
 from wardround.models.backbones.own import OnnxRows, body_of_catalogue, check_hash
 from wardround.models.backbones.rows import BackboneRows
 from wardround.models.backbones.rows import num_features as num_backbone_features
-from wardround.models.initialise import initialised
+from wardround.models.initialise import initialised, unfilled
 from wardround.models.network import Encoder, Form, HeadName, Network, Normalise, Parts, Stage, Standardise
 from wardround.models.networks import features, of_monai, vgg
 from wardround.models.networks.alexnet import WIDTH, alexnet
@@ -221,24 +220,7 @@ def build(
 
 def layout_of(builder: Builder, form: Form) -> nn.Sequential:
     """Returns the layers of a network, without values and without memory."""
-    with torch.device("meta"), _Unfilled():
-        return builder.body(form)
-
-
-_FILLS = (torch.Tensor.normal_, torch.Tensor.erfinv_, torch.Tensor.clamp_)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves starting values out: without memory these do nothing, and import torch's compiler, which takes 1.1 s."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        return args[0] if func in _FILLS else func(*args, **(kwargs or {}))
+    return unfilled(lambda: builder.body(form))
 
 
 def described(

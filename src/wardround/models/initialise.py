@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from wardround.errors import ModelError
 
@@ -16,6 +18,26 @@ _TOKENS = frozenset({"cls_token", "position_embeddings"})
 """Parameters of a transformer that belong to no layer."""
 
 _TOKEN_DEVIATION = 0.02
+_FILLS = (torch.Tensor.normal_, torch.Tensor.erfinv_, torch.Tensor.clamp_)
+
+
+def unfilled(build: Callable[[], nn.Sequential]) -> nn.Sequential:
+    """Returns the layers of a network, without values and without memory: on torch's `meta` device."""
+    with torch.device("meta"), _Unfilled():
+        return build()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves starting values out: without memory these do nothing, and import torch's compiler, which takes 1.1 s."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0] if func in _FILLS else func(*args, **(kwargs or {}))
 
 
 def initialised(
@@ -33,7 +55,7 @@ def initialised(
 
     Args:
         build: returns the network; run on torch's `meta` device, without the layers' own draw from the global
-            generator.
+            generator (`unfilled`).
         generator: the only source of randomness. The same state gives the same parameters, bit for bit.
         zero: names of parameters that start at zero. A head at zero gives every class the same probability, so the
             first private gradients are bounded and no direction is preferred.
@@ -43,8 +65,7 @@ def initialised(
         ModelError: a layer with parameters for which no rule stands here, or with a buffer, which the `meta`
             device leaves without values.
     """
-    with torch.device("meta"):
-        network = build()
+    network = unfilled(build)
     # `to_empty` does the same, and imports SymPy for it, a third of a second.
     network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # type: ignore[no-untyped-call]
     with torch.no_grad():
