@@ -37,6 +37,11 @@ def machine(threads: int | None) -> dict[str, Any]:
     }
 
 
+def installed() -> dict[str, str]:
+    """Returns the environment of a process that is timed: it keeps compiled modules, as what is installed does."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

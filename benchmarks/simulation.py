@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.engine_report import machine
+from benchmarks.engine_report import installed, machine
 from benchmarks.page import put_between, say_if_not_quiet
 from benchmarks.simulation_ours import JOB_PATIENTS, SCALE_PATIENTS, export, job_study, measure, scale_study
 
@@ -236,9 +236,7 @@ def _run(command: list[str], threads: int) -> dict[str, Any]:
             "OMP_NUM_THREADS": str(threads), "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0",
             "FLWR_HOME": home, "RAY_TMPDIR": home, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
         }  # fmt: skip
-        # As what is installed, ours keeps its compiled modules between processes.
-        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        done = subprocess.run(command, cwd=ROOT, env=kept | private, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, env=installed() | private, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command[:5])} failed:\n{done.stderr[-3000:]}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.engine_report import machine
+from benchmarks.engine_report import installed, machine
 from benchmarks.page import put_between
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +85,7 @@ BUSY = "linear head on histograms, one core busy"
 def seconds(*command: str) -> float:
     """Returns the seconds of a process that has to succeed."""
     started = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env=installed())
     return time.perf_counter() - started
 
 
