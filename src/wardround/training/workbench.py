@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import islice
 
 import numpy as np
 import torch
@@ -19,12 +18,12 @@ from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping, Flat
 from wardround.per_patient.guards.draws import DrawsInWorker, keys_of
-from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
-from wardround.per_patient.process import in_single_precision, one_thread
+from wardround.per_patient.process import in_single_precision
 from wardround.per_patient.side_by_side import Block, sums_side_by_side
 from wardround.per_patient.slow_path import draws, plain_sum, undrawn_sum
+from wardround.training.alone import gradients_alone
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.batching import Batching
 from wardround.training.centring import centred_inputs
@@ -307,16 +306,11 @@ class Workbench:
             drawn, counts = sample.patients.pictures_of(sample.chosen), sample.patients.counts[sample.chosen]
             yield from self._slotted.gradients(drawn, counts, dropout_seed, self._each)
             return
-        keys = iter(sample.patients.keys[sample.chosen].tolist())
-        at_once = max(len(self.twins), ROW_BYTES // (4 * weights.size))
-        batches = self._batching.batches([sample], dropout_seed, at_once=1)
-        while True:
-            with one_thread():
-                some = [batch for batch, _ in islice(batches, at_once)]
-            if not some:
-                return
-            patients = [(*of, next(keys)) for batch in some for of in patients_of(batch)]
-            yield from self._each(partial(self._gradient_alone, dropout_seed), patients)
+        yield from gradients_alone(
+            self._batching.batches([sample], dropout_seed, at_once=1), sample.patients.keys[sample.chosen].tolist(),
+            self._loss, max(len(self.twins), ROW_BYTES // (4 * weights.size)), self._each,
+            memory_bytes=self._memory_bytes, dropout_seed=dropout_seed, independence=self._independence,
+        )  # fmt: skip
 
     def _each(self, function: Callable[[nn.Module, Item], Found], items: Sequence[Item]) -> list[Found]:
         """Returns a function of the network and each item, on all cores once the network is known."""
@@ -324,21 +318,13 @@ class Workbench:
             return [function(self.network.trained, item) for item in items]
         return self.on_cores(lambda bench, item: function(bench.network.trained, item), items)
 
-    def _gradient_alone(self, seed: int, trained: nn.Module, patient: tuple[Tensor, Tensor, int]) -> Vector:
-        """Returns one patient's gradient, computed alone; dropout masks follow from the patient's own key."""
-        inputs, labels, key = patient
-        return isolated_gradient(
-            trained, Layout.of(trained), self._loss, inputs, labels,
-            memory_bytes=self._memory_bytes, dropout_seed=seed, key=key, independence=self._independence,
-        ).cpu().numpy()  # fmt: skip
-
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Returns class probabilities of some pictures, (picture, class); of several models their mean.
 
         The last answer is kept: the end of a run asks for one several times.
         """
         models = weights if isinstance(weights, tuple) else (weights,)
-        asked = (*map(sha256_of, models), rows.tobytes())
+        asked = (*[sha256_of(model) for model in models], rows.tobytes())
         if self._answered is None or self._answered[0] != asked:
             found = torch.cat([part for _, part in self._probabilities(models, rows)]).numpy()
             self._answered = asked, found
