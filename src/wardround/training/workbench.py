@@ -324,7 +324,7 @@ class Workbench:
         The last answer is kept: the end of a run asks for one several times.
         """
         models = weights if isinstance(weights, tuple) else (weights,)
-        asked = (*[sha256_of(model) for model in models], rows.tobytes())
+        asked: tuple[str | bytes, ...] = (*map(sha256_of, models), rows.tobytes())
         if self._answered is None or self._answered[0] != asked:
             found = torch.cat([part for _, part in self._probabilities(models, rows)]).numpy()
             self._answered = asked, found
