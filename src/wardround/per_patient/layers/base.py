@@ -166,8 +166,12 @@ def products(a: Tensor, b: Tensor, name: str, shape: Sequence[int], fold: Fold, 
 
 def takes_onednn(values: Tensor, *sizes: int) -> bool:
     """Returns whether oneDNN takes a product of such sizes: torch's own takes MKL, half as fast on AMD processors."""
-    is_large = math.prod(sizes) >= _LARGE_PRODUCT and min(sizes) >= _LEAST_SIDE
-    return _HAS_ONEDNN and is_large and values.dtype is torch.float32 and values.device.type == "cpu"
+    return math.prod(sizes) >= _LARGE_PRODUCT and min(sizes) >= _LEAST_SIDE and is_onednns(values)
+
+
+def is_onednns(values: Tensor) -> bool:
+    """Returns whether oneDNN computes with such values: in single precision, on a processor."""
+    return _HAS_ONEDNN and values.dtype is torch.float32 and values.device.type == "cpu"
 
 
 def onednn_product(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> Tensor:
