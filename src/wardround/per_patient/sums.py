@@ -1,6 +1,6 @@
 """Norms of the per-patient gradients of a microbatch, and their sum weighted by clipping factors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,10 +41,13 @@ class Factors:
     finite: Tensor
     all_finite: bool
     sections: dict[str, int] | None
+    _rows: dict[torch.dtype, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def of(self, name: str, dtype: torch.dtype) -> Tensor:
         """Returns the factors of one parameter, (patient,)."""
-        return self.values[0 if self.sections is None else self.sections[name]].to(dtype)
+        if dtype not in self._rows:
+            self._rows[dtype] = self.values.to(dtype).unbind()
+        return self._rows[dtype][0 if self.sections is None else self.sections[name]]
 
     def cleaned(self, values: Tensor, patients: Tensor | slice) -> Tensor:
         """Returns values of some patients, (patient, ...), zero for those that are left out."""
@@ -75,13 +78,15 @@ def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors
     """Adds kept gradients: one product for each large parameter, one for all small ones together."""
     small, few = tape.few if tape.few is not None else ([], None)
     among = set(small)
-    large = {name: found.reshape(len(found), -1) for name, found in tape.kept.items() if name not in among}
+    large = {name: found.reshape(found.shape[0], -1) for name, found in tape.kept.items() if name not in among}
     for group, first, last in _ranges(owner):
-        members = slice(first, last)
+        members, is_all = slice(first, last), last - first == len(owner)
         places = layout.places(totals[group])
         for name, gradients in large.items():
-            clean = factors.cleaned(gradients[members], members)
-            places[name].addmv_(clean.t(), factors.of(name, gradients.dtype)[members])
+            weights = factors.of(name, gradients.dtype)
+            if not is_all:
+                gradients, weights = gradients[members], weights[members]
+            places[name].addmv_(factors.cleaned(gradients, members).t(), weights)
         if few is None:
             continue
         clean = factors.cleaned(few[members], members)
@@ -91,7 +96,7 @@ def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors
         else:
             of_column = [factors.sections[name] for name, place in zip(small, into, strict=True) for _ in place]
             sums = (factors.values[of_column][:, members].t().to(few.dtype) * clean).sum(0)
-        torch._foreach_add_(into, list(torch.split(sums, [len(place) for place in into])))
+        torch._foreach_add_(into, list(torch.split(sums, [place.shape[0] for place in into])))
 
 
 def _add_formed(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors: Factors) -> None:

@@ -1,14 +1,24 @@
 """Tape of a backward pass: per-patient gradients that were formed, ghost norms of those that were not."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Use, folded, in_full_precision, squared, widened
+from wardround.per_patient.layers.base import (
+    Buffers,
+    Fold,
+    Use,
+    folded,
+    in_blocks,
+    in_full_precision,
+    squared,
+    squares_of,
+    widened,
+)
 from wardround.per_patient.margins import MOST_CANCELLED
 
 _FEW = 1 << 12
@@ -48,14 +58,18 @@ class Tape:
         self.deferred: list[tuple[Use, Tensor, tuple[Tensor, ...]]] = []
         self.formed: list[tuple[tuple[str, ...], Tensor, list[Tensor]]] = []
         self.reads: Counter[str] = Counter()
+        self._small: list[str] = []
+        self._blocks: defaultdict[int, list[Tensor]] = defaultdict(list)
         # Makes every use part of the graph, the first layer's too.
         self.anchor = torch.zeros((), requires_grad=True, device=patient.device)
+        self.full_precision = in_full_precision(patient.device)
         self._patient, self._sections = patient, sections
         self._fold, self._single, self._materialise, self._buffers = fold, single, materialise, buffers
 
     def apply(self, use: Use, *inputs: Tensor) -> Tensor:
         """Returns the output of a use, in the graph."""
-        self.reads.update(use.names)
+        for name in use.names:
+            self.reads[name] += 1
         output: Tensor = _Watched.apply(self, use, self.anchor, *inputs)  # type: ignore[no-untyped-call]
         return output
 
@@ -71,14 +85,18 @@ class Tape:
         for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold, buffers), strict=True):
             known = self.kept.get(name)
             self.kept[name] = gradient if known is None else known + gradient.reshape(known.shape)
-            if self.reads[name] == 1 and not self._materialise and not self._is_small(gradient):
-                self.norms[self._section(name)] += squared(gradient)  # while it is in the processor's cache
+            if gradient.numel() <= _FEW * gradient.shape[0]:
+                if known is None:
+                    self._small.append(name)
+            elif self.reads[name] == 1 and not self._materialise:
+                self._measure(name, gradient)  # while it is in the processor's cache
 
     def _section(self, name: str) -> int:
         return 0 if self._sections is None else self._sections[name]
 
-    def _is_small(self, gradient: Tensor) -> bool:
-        return gradient.numel() <= _FEW * gradient.shape[0]
+    def _measure(self, name: str, gradient: Tensor) -> None:
+        """Takes the norms of a gradient's blocks; all of a section are squared and added up together at the end."""
+        self._blocks[self._section(name)] += in_blocks(gradient)
 
     def _defer(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
         """Takes ghost norms only; the sum is formed later, when the clipping factors are known.
@@ -104,17 +122,21 @@ class Tape:
         """Takes the norms of small gradients, and of parameters read more than once, whose uses had to be added up."""
         if self._materialise:
             return
-        small = [name for name, gradient in self.kept.items() if self._is_small(gradient)]
+        small, kept = self._small, self.kept
         if small:
-            side_by_side = torch.cat([self.kept[name].reshape(self.norms.shape[1], -1) for name in small], dim=1)
+            each = (kept[name] for name in small)
+            side_by_side = torch.cat([g if g.ndim == 2 else g.reshape(g.shape[0], -1) for g in each], dim=1)
             self.few = (small, side_by_side)
             if self._sections is None:
-                self.norms[0] += squared(side_by_side)
+                self._blocks[0] += in_blocks(side_by_side)
         among = set(small)
-        for name, gradient in self.kept.items():
-            is_new = self._sections is not None if name in among else self.reads[name] > 1
+        for name, reads in self.reads.items():
+            is_new = self._sections is not None if name in among else reads > 1 and name in kept
             if is_new:
-                self.norms[self._section(name)] += squared(gradient)
+                self._measure(name, kept[name])
+        for section, blocks in self._blocks.items():
+            self.norms[section] += squares_of(blocks)
+        self._blocks.clear()
 
 
 def _without(values: Tensor, pictures: Tensor) -> Tensor:
@@ -136,7 +158,7 @@ class _Watched(torch.autograd.Function):
         (g,) = output_gradients
         # Detached: else the tape holds the graph whose nodes hold the tape, a cycle that is never collected.
         saved = tuple(tensor.detach() for tensor in ctx.saved_tensors)
-        with torch.no_grad(), in_full_precision(g.device):
+        with torch.no_grad(), ctx.tape.full_precision:
             ctx.tape.take(ctx.use, g, saved)
             needed = ctx.needs_input_grad[3:]
             inputs = ctx.use.input_gradients(g, *saved) if any(needed) else (None,) * len(needed)

@@ -69,10 +69,10 @@ class Buffers:
     def of(self, name: str, count: int, shape: Sequence[int], like: Tensor) -> Tensor:
         """Returns uninitialised memory for a parameter, (count, *shape); the same memory for the same name."""
         known = self._known.get(name)
-        fits = known is not None and len(known) >= count and known.shape[1:] == tuple(shape)
+        fits = known is not None and known.shape[0] >= count and known.shape[1:] == tuple(shape)
         if known is None or not fits or (known.dtype, known.device) != (like.dtype, like.device):
             known = self._known[name] = like.new_empty(count, *shape)
-        return known[:count]
+        return known if known.shape[0] == count else known[:count]
 
 
 class Use:
@@ -125,21 +125,31 @@ class Weighted(Use):
     weight: Tensor
 
 
-def squared(rows: Tensor) -> Tensor:
-    """Returns the squared norm of each matrix row, (row,), in float64.
+def in_blocks(rows: Tensor) -> list[Tensor]:
+    """Returns the norms of blocks of 1,024 entries of each matrix row, (row, block) each; the last may be shorter.
 
-    Single precision is kept only inside blocks of 1,024 entries, whose rounding is below 2^-14. A long row of equal
-    entries added up in single precision would come out too small, and be clipped too little.
+    Single precision is kept only inside blocks, whose rounding is below 2^-14. A long row of equal entries added up in
+    single precision would come out too small, and be clipped too little.
     """
-    flat = rows.reshape(len(rows), -1)
-    whole = flat.shape[1] // _BLOCK * _BLOCK
-    parts: list[Tensor] = []
-    if whole < flat.shape[1] or not whole:
-        parts.append(torch.linalg.vector_norm(flat[:, whole:], dim=1).to(torch.float64).square())
-    if whole:
-        blocks = torch.linalg.vector_norm(flat[:, :whole].reshape(len(flat), -1, _BLOCK), dim=2)
-        parts.append(blocks.to(torch.float64).square().sum(1))
-    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    flat = rows.reshape(rows.shape[0], -1)
+    width = flat.shape[1]
+    rest = width % _BLOCK
+    if rest == width:
+        return [torch.linalg.vector_norm(flat, dim=1, keepdim=True)]
+    whole = flat[:, : width - rest] if rest else flat
+    blocks = [torch.linalg.vector_norm(whole.reshape(flat.shape[0], -1, _BLOCK), dim=2)]
+    return [*blocks, torch.linalg.vector_norm(flat[:, width - rest :], dim=1, keepdim=True)] if rest else blocks
+
+
+def squares_of(blocks: list[Tensor]) -> Tensor:
+    """Returns the squared norm of each row, (row,), in float64, from the norms of its blocks, (row, block) each."""
+    joined = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+    return joined.to(torch.float64).square().sum(1)
+
+
+def squared(rows: Tensor) -> Tensor:
+    """Returns the squared norm of each matrix row, (row,), in float64: of single precision only inside `in_blocks`."""
+    return squares_of(in_blocks(rows))
 
 
 def product(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, *, copies: int = 1) -> Tensor:

@@ -71,9 +71,10 @@ class GroupNorm(Weighted):
         """
         count, channels = x.shape[:2]
         weight = None if self.weight is None else torch.cat([widened(self.weight)] * count)
+        wide = x.view(1, count * channels, -1)  # its shape decides the format that the kernel reads
         gradients: Any = torch.ops.aten.native_group_norm_backward(
-            g.view(1, count * channels, -1), x.view(1, count * channels, -1), mean.view(1, -1), rstd.view(1, -1),
-            weight, 1, count * channels, math.prod(x.shape[2:]), count * self.groups, (True, *self.trains),
+            g, wide, mean, rstd, weight, 1, count * channels, wide.shape[2], count * self.groups,
+            (True, *self.trains),
         )  # fmt: skip
         self._folded = gradients[0].view_as(x)
         return [
