@@ -16,7 +16,13 @@ from torch import Tensor
 from wardround.per_patient.layers.convolution import Convolution
 from wardround.per_patient.layers.elementwise import Embedding, Scale, Shift, Slope
 from wardround.per_patient.layers.linear import Linear
-from wardround.per_patient.layers.norms import GroupNorm, LayerNorm
+from wardround.per_patient.layers.norms import (
+    GroupNorm,
+    LayerNorm,
+    as_torch_gives,
+    group_norm_of_each,
+    takes_channels_last,
+)
 from wardround.per_patient.layers.standardised import (
     StandardisedConvolution,
     standardised,
@@ -122,7 +128,7 @@ def _many(value: Any, dims: int) -> tuple[int, ...]:
 def _group_norm(
     recorder: Recorder, x: Tensor, groups: int, weight: Maybe = None, bias: Maybe = None, eps: float = 1e-5
 ) -> Any:
-    return recorder.use(GroupNorm(*recorder.trained(weight, bias), groups, eps), x)
+    return _normed(recorder, x, groups, weight, bias, eps)
 
 
 @_batched
@@ -132,7 +138,15 @@ def _instance_norm(
 ) -> Any:  # fmt: skip
     if not use_input_stats or running_mean is not None:
         return NotImplemented
-    return recorder.use(GroupNorm(*recorder.trained(weight, bias), x.shape[1], eps), x)
+    return _normed(recorder, x, x.shape[1], weight, bias, eps)
+
+
+def _normed(recorder: Recorder, x: Tensor, groups: int, weight: Maybe, bias: Maybe, eps: float) -> Tensor:
+    names, weight, bias, trains = recorder.trained(weight, bias)
+    if takes_channels_last(x):
+        return recorder.use(GroupNorm(names, weight, bias, trains, groups, eps), x)
+    scale, offset = recorder.tape.spread(names, (weight, bias), trains, len(x))
+    return as_torch_gives(group_norm_of_each(x, scale, offset, groups, eps), x, weight, bias)
 
 
 @_batched

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -58,7 +59,9 @@ class Tape:
         self.deferred: list[tuple[Use, Tensor, tuple[Tensor, ...]]] = []
         self.formed: list[tuple[tuple[str, ...], Tensor, list[Tensor]]] = []
         self.reads: Counter[str] = Counter()
-        self._small: list[str] = []
+        self._uses: list[tuple[str, ...]] = []
+        self._spread: list[tuple[str, Tensor]] = []
+        self._small: set[str] = set()
         self._blocks: defaultdict[int, list[Tensor]] = defaultdict(list)
         # Makes every use part of the graph, the first layer's too.
         self.anchor = torch.zeros((), requires_grad=True, device=patient.device)
@@ -68,10 +71,29 @@ class Tape:
 
     def apply(self, use: Use, *inputs: Tensor) -> Tensor:
         """Returns the output of a use, in the graph."""
-        for name in use.names:
-            self.reads[name] += 1
+        self._note(use.names)
         output: Tensor = _Watched.apply(self, use, self.anchor, *inputs)  # type: ignore[no-untyped-call]
         return output
+
+    def spread(
+        self, names: tuple[str, ...], values: Sequence[Tensor | None], trains: Sequence[bool], count: int
+    ) -> list[Tensor | None]:
+        """Returns vectors repeated for each of `count` pictures, (picture * number,), those in `trains` in the graph.
+
+        For a kernel that takes a batch as one picture: autograd then gives each picture's gradient without a use.
+        """
+        self._note(names)
+        copies = [None if value is None else torch.cat([widened(value)] * count) for value in values]
+        trained = [
+            copy.requires_grad_() for copy, on in zip(copies, trains, strict=True) if copy is not None and on
+        ]
+        self._spread += zip(names, trained, strict=True)
+        return copies
+
+    def _note(self, names: tuple[str, ...]) -> None:
+        self._uses.append(names)
+        for name in names:
+            self.reads[name] += 1
 
     def take(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
         """Takes one use in the backward pass; half precision of autocast is widened first."""
@@ -83,13 +105,15 @@ class Tape:
             return
         buffers = self._buffers if read_once else None
         for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold, buffers), strict=True):
-            known = self.kept.get(name)
-            self.kept[name] = gradient if known is None else known + gradient.reshape(known.shape)
-            if gradient.numel() <= _FEW * gradient.shape[0]:
-                if known is None:
-                    self._small.append(name)
-            elif self.reads[name] == 1 and not self._materialise:
-                self._measure(name, gradient)  # while it is in the processor's cache
+            self._keep(name, gradient)
+
+    def _keep(self, name: str, gradient: Tensor) -> None:
+        known = self.kept.get(name)
+        self.kept[name] = gradient if known is None else known + gradient.reshape(known.shape)
+        if gradient.numel() <= _FEW * gradient.shape[0]:
+            self._small.add(name)
+        elif self.reads[name] == 1 and not self._materialise:
+            self._measure(name, gradient)  # while it is in the processor's cache
 
     def _section(self, name: str) -> int:
         return 0 if self._sections is None else self._sections[name]
@@ -120,16 +144,20 @@ class Tape:
 
     def finish(self) -> None:
         """Takes the norms of small gradients, and of parameters read more than once, whose uses had to be added up."""
+        for name, copies in self._spread:
+            if copies.grad is not None:
+                self._keep(name, self._fold(copies.grad.view(len(self._patient), -1)))
         if self._materialise:
             return
-        small, kept = self._small, self.kept
+        kept, among = self.kept, self._small
+        # In the order of the backward pass, which blocks of the norm follow.
+        small = list(dict.fromkeys(name for names in reversed(self._uses) for name in names if name in among))
         if small:
             each = (kept[name] for name in small)
             side_by_side = torch.cat([g if g.ndim == 2 else g.reshape(g.shape[0], -1) for g in each], dim=1)
             self.few = (small, side_by_side)
             if self._sections is None:
                 self._blocks[0] += in_blocks(side_by_side)
-        among = set(small)
         for name, reads in self.reads.items():
             is_new = self._sections is not None if name in among else reads > 1 and name in kept
             if is_new:

@@ -19,28 +19,21 @@ class GroupNorm(Weighted):
     trains: tuple[bool, bool]
     groups: int
     eps: float
-    _folded: Tensor | None = None
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
         x = widened(inputs[0])
-        if not x.is_contiguous() and _format_of(x) is torch.contiguous_format:
-            x = x.contiguous()
         count, channels = x.shape[:2]
         y, mean, rstd = torch.native_group_norm(
             x, _wide(self.weight), _wide(self.bias), count, channels, math.prod(x.shape[2:]), self.groups, self.eps
         )
-        return _as_torch_gives(y, inputs[0], self.weight, self.bias), (x, mean, rstd)
+        return as_torch_gives(y, inputs[0], self.weight, self.bias), (x, mean, rstd)
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
-        if self._folded is not None:
-            gradient, self._folded = self._folded, None
-            return (gradient,)
         (x, mean, rstd) = saved
         count, channels = x.shape[:2]
-        g = widened(g)
-        g = g.contiguous() if x.is_contiguous() else g.contiguous(memory_format=_format_of(x))
+        g = widened(g).contiguous(memory_format=_format_of(x))
         gradients: Any = torch.ops.aten.native_group_norm_backward(
             g, x, mean, rstd, _wide(self.weight), count, channels, math.prod(x.shape[2:]), self.groups,
             (True, False, False),
@@ -52,8 +45,6 @@ class GroupNorm(Weighted):
         x, mean, rstd = saved
         g = widened(g)
         count, channels = x.shape[:2]
-        if x.is_contiguous():
-            return self._per_patient_folded(g.contiguous(), x, mean, rstd, fold)
         plain = over_space(g)
         out = []
         if self.trains[0]:
@@ -63,30 +54,33 @@ class GroupNorm(Weighted):
             out.append(fold((grouped * rstd[..., None]).view(count, channels)))
         return out + ([fold(plain)] if self.trains[1] else [])
 
-    def _per_patient_folded(self, g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, fold: Fold) -> list[Tensor]:
-        """Runs one kernel for everything: the batch as one picture whose channels are (picture, channel).
 
-        Its groups are those of the pictures, so the gradient of the input is the same; and as no channel is
-        shared, the "sum over the batch" of the scale's gradient is that of each picture.
-        """
-        count, channels = x.shape[:2]
-        weight = None if self.weight is None else torch.cat([widened(self.weight)] * count)
-        wide = x.view(1, count * channels, -1)  # its shape decides the format that the kernel reads
-        gradients: Any = torch.ops.aten.native_group_norm_backward(
-            g, wide, mean, rstd, weight, 1, count * channels, wide.shape[2], count * self.groups,
-            (True, *self.trains),
-        )  # fmt: skip
-        self._folded = gradients[0].view_as(x)
-        return [
-            fold(part.view(count, channels)) for part, on in zip(gradients[1:], self.trains, strict=True) if on
-        ]
+def takes_channels_last(x: Tensor) -> bool:
+    """Returns whether a kernel reads values as channels-last ones, (picture, *space, channel) in memory."""
+    return not x.is_contiguous() and _format_of(x) is not torch.contiguous_format
+
+
+def group_norm_of_each(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
+    """Returns the group norm with a scale and offset of each picture's own, (picture * channel,), in autograd's graph.
+
+    One kernel does it: the batch as one picture whose channels are (picture, channel). Its groups are those of the
+    pictures, so the output is the same; and as no channel is shared, autograd's "sum over the batch" of the scale's
+    gradient is that of each picture.
+    """
+    wide = widened(x).contiguous()
+    count, channels, space = x.shape[0], x.shape[1], math.prod(x.shape[2:])
+    wide = wide.view(1, count * channels, space)  # its shape decides the format that the kernel reads
+    y, _, _ = torch.native_group_norm(wide, weight, bias, 1, count * channels, space, count * groups, eps)
+    # A view would be copied where it is changed in place afterwards; to autograd this is none.
+    output: Tensor = torch.ops.aten._unsafe_view.default(y, x.shape)
+    return output
 
 
 def _wide(value: Tensor | None) -> Tensor | None:
     return None if value is None else widened(value)
 
 
-def _as_torch_gives(y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def as_torch_gives(y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Returns the output in half precision where input and weights are in it; under autocast weights are not."""
     own = bias if weight is None else weight
     return y.to(x.dtype) if own is not None and own.dtype is x.dtype else y
@@ -111,7 +105,7 @@ class LayerNorm(Weighted):
         """See `Use`."""
         x = widened(inputs[0]).contiguous()
         y, mean, rstd = torch.native_layer_norm(x, self.shape, _wide(self.weight), _wide(self.bias), self.eps)
-        return _as_torch_gives(y, inputs[0], self.weight, self.bias), (x, mean, rstd)
+        return as_torch_gives(y, inputs[0], self.weight, self.bias), (x, mean, rstd)
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
