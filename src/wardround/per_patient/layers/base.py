@@ -1,10 +1,10 @@
 """Use of trained parameters: the operations that the book-keeping engine asks of every family of layers.
 
-In the forward pass every operation that reads a trained parameter becomes a `Use`. In the backward pass a use gets the
-gradient of its output and returns the gradient of its input. Of its parameters it can give: each patient's gradient,
-(patient, *shape); the ghost norm, a squared norm without forming the gradient (Li et al. 2022,
-https://arxiv.org/abs/2110.05679), where that is cheaper; and the weighted sum over pictures, in one product. Autograd
-never forms an ordinary weight gradient.
+In the forward pass every operation that reads a trained parameter becomes a `Use`, but for group norms, whose kernel
+takes a scale of each picture's own (`norms.group_norm_of_each`). In the backward pass a use gets the gradient of its
+output and returns the gradient of its input. Of its parameters it can give: each patient's gradient, (patient, *shape);
+the ghost norm, a squared norm without forming the gradient (Li et al. 2022, https://arxiv.org/abs/2110.05679), where
+that is cheaper; and the weighted sum over pictures, in one product. Autograd never forms an ordinary weight gradient.
 
 Source: Bu, Wang, Zha, Karypis 2022 ("book-keeping"), https://arxiv.org/abs/2210.00038, sections 3.1 and 3.2; Two steps
 have no source and are derived in comments: Gram matrices of patches from shifted pixel Gram matrices, and convolutions

@@ -13,7 +13,7 @@ from wardround.per_patient.layers.base import Buffers, Fold, Weighted, over_spac
 
 @dataclass
 class GroupNorm(Weighted):
-    """Group normalisation with a trained scale and offset; one group a channel is instance normalisation."""
+    """Group normalisation with a trained scale and offset, channels last; others are `group_norm_of_each`."""
 
     bias: Tensor | None
     trains: tuple[bool, bool]
@@ -65,7 +65,7 @@ def group_norm_of_each(x: Tensor, weight: Tensor | None, bias: Tensor | None, gr
 
     One kernel does it: the batch as one picture whose channels are (picture, channel). Its groups are those of the
     pictures, so the output is the same; and as no channel is shared, autograd's "sum over the batch" of the scale's
-    gradient is that of each picture.
+    gradient is that of each picture. One group a channel is instance normalisation.
     """
     wide = widened(x).contiguous()
     count, channels, space = x.shape[0], x.shape[1], math.prod(x.shape[2:])
