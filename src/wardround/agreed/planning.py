@@ -9,7 +9,7 @@ from wardround.agreed.plans import noised
 from wardround.errors import PrivacyError
 from wardround.noisers import NoiseShares, trust_of
 from wardround.privacy.plans.adversaries import insiders_of
-from wardround.privacy.plans.kinds import Clip, NoisedCounts, NoisedGradients, NoisyCount, PublicSize
+from wardround.privacy.plans.kinds import Clip, NoisedGradients, PublicSize
 from wardround.privacy.plans.plan import Plan
 
 _FEWEST = 3
@@ -36,10 +36,9 @@ def masked_plan(question: PlanQuestion) -> PlanAnswer:
             f"hospitals less dropouts must be >= {_FEWEST} for masked sums, got {noiser.hospitals} - "
             f"{noiser.dropouts}. Invite more hospitals, or foresee fewer dropouts."
         )
-    unit, counted = GaussianEvent(question.noise_multiplier or 1.0), question.patients is None
-    size = NoisyCount() if question.patients is None else PublicSize(question.patients)
+    unit, size = GaussianEvent(question.noise_multiplier or 1.0), PublicSize(question.patients)
     sums = NoisedGradients(Clip(1.0), unit, question.sampling_prob, question.rounds, size, noiser)
-    asked = Plan((NoisedCounts(unit, noiser), sums) if counted else (sums,), question.delta, question.accountant)
+    asked = Plan((sums,), question.delta, question.accountant)
     found = noised(asked, question.epsilon, question.noise_multiplier, masked=True)
     assert found.masked is not None  # it is masked
     continuous = plan(replace(question, epsilon=None, noise_multiplier=found.masked.noise_multiplier))
