@@ -37,6 +37,13 @@ from wardround.per_patient.layers.base import Buffers
 
 pytestmark = pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
 
+
+@pytest.fixture(autouse=True)
+def every_gradient_is_large(monkeypatch):
+    """Keeps memory of every size from one step to the next."""
+    monkeypatch.setattr("wardround.per_patient.layers.base.LARGEST_IN_HEAP", 0)
+
+
 # Memory for the result.
 
 
@@ -226,6 +233,14 @@ def in_two_threads(network):
 @pytest.mark.parametrize("network", family(network for network in NETWORKS if network not in SLOW))
 def test_two_threads_on_one_network_do_not_mix_their_patients(network, often_interrupted):
     in_two_threads(network)
+
+
+def test_room_is_kept_for_large_gradients_only(monkeypatch):
+    buffers, numbers = Buffers(), torch.zeros(1)
+    assert buffers.of("weight", 1, (2,), numbers).data_ptr() == buffers.of("weight", 1, (2,), numbers).data_ptr()
+    monkeypatch.setattr("wardround.per_patient.layers.base.LARGEST_IN_HEAP", 8)
+    first = buffers.of("weight", 1, (2,), numbers)
+    assert buffers.of("weight", 1, (2,), numbers).data_ptr() != first.data_ptr()
 
 
 def test_room_on_one_device_is_not_given_out_on_another():

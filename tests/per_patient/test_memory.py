@@ -1,7 +1,10 @@
 """What a step holds on to when it is over: nothing."""
 
+import ctypes
 import gc
+import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from itertools import accumulate
 from mmap import PAGESIZE
@@ -17,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
 from wardround.per_patient.engine import take
-from wardround.per_patient.process import give_back_memory
+from wardround.per_patient.process import outside_the_heap
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,15 +66,59 @@ def _most_bytes(function: Callable[[], object]) -> int:
     return max(accumulate(changes))
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's own count")
+_on_glibc = pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim") or not Path("/proc/self/maps").exists(), reason="glibc on Linux"
+)
+
+
+@pytest.fixture
+def _no_limits_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
+        monkeypatch.delenv(name)
+
+
+@_on_glibc
+@pytest.mark.usefixtures("_no_limits_of_theirs")
 def test_free_memory_goes_back_to_the_operating_system() -> None:
     """Memory below a block that is still held stays with the process until it is given back."""
     blocks = [torch.ones(10_000) for _ in range(2_000)]  # 80 MB in blocks too small for a mapping of their own
     pages = [_resident_pages()]
     del blocks[:-1]
-    give_back_memory()
+    with outside_the_heap():
+        pass
     pages.append(_resident_pages())
     assert (pages[0] - pages[1]) * PAGESIZE > 40_000_000
+
+
+@_on_glibc
+@pytest.mark.usefixtures("_no_limits_of_theirs")
+def test_a_check_leaves_no_holes_in_the_heap() -> None:
+    """Its large memory lies outside of the heap; that of a step lies in it, before and after."""
+    with outside_the_heap():
+        pass  # from the first time on the limits are those of a step
+    for is_checking in (False, True, False):
+        with outside_the_heap() if is_checking else nullcontext():
+            assert _grows() is not is_checking
+
+
+def test_limits_in_the_environment_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The C library is not even asked for."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "33554432")
+    monkeypatch.delattr("wardround.per_patient.process.ctypes.CDLL")
+    with outside_the_heap():
+        pass
+
+
+def _grows() -> bool:
+    """Returns whether the heap grows by 800 MB in blocks of 8 MB, of which no page is touched."""
+    before = _end_of_heap()
+    blocks = [torch.empty(2_000_000) for _ in range(100)]
+    return bool(blocks) and _end_of_heap() > before
+
+
+def _end_of_heap() -> int:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return max(int(line.split()[0].split("-")[1], 16) for line in lines if line.endswith("[heap]"))
 
 
 def _resident_pages() -> int:

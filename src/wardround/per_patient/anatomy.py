@@ -26,6 +26,7 @@ from wardround.per_patient.guards.state import modules_of, unchanged, without_fo
 from wardround.per_patient.guards.subject import Subject
 from wardround.per_patient.layers.base import in_full_precision, same, squared
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.process import outside_the_heap
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
 from wardround.per_patient.slow_path import functional_gradients, warn_of_slow_path
@@ -93,7 +94,10 @@ def anatomy_of(
     known = _KNOWN.setdefault(model, {})
     if switches not in known:
         # Without autocast, whose rounding would hide what is compared.
-        with in_full_precision(inputs.device), unchanged(model, values=True), without_foreign_draws():
+        with (
+            outside_the_heap(), in_full_precision(inputs.device),
+            unchanged(model, values=True), without_foreign_draws(),
+        ):  # fmt: skip
             found = _study(Subject(model, layout, loss, inputs, labels), independence)
         known[switches] = found  # not inside: a network that is refused is studied again
     return known[switches]

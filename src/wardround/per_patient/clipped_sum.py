@@ -33,7 +33,7 @@ from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM
 from wardround.per_patient.microbatches import Microbatch, microbatches
-from wardround.per_patient.process import give_back_memory, in_single_precision, one_at_a_time
+from wardround.per_patient.process import in_single_precision, one_at_a_time
 from wardround.per_patient.sums import Factors, add, norms_of
 
 
@@ -177,9 +177,6 @@ def clipped_sums_by_group(
                 is_within = _add_clipped(part, microbatch, owner, layout, rule, clipping_norm)
             totals = part if totals is None else totals.to(torch.float64) + part
             within.index_add_(0, owner, is_within)
-    if company.took_double:
-        del microbatch
-        give_back_memory()  # later steps need half as much
     return [
         ClippedSum(vector, clipping_norm, int(count))
         for vector, count in zip(_zeros(shape, layout, out) if totals is None else totals, within, strict=True)

@@ -1,6 +1,7 @@
 """Torch state that a whole process shares: generators, threads, precision of products. One caller at a time."""
 
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,13 @@ while it runs: another thread must not even ask for a network's parameters meanw
 
 
 _WORKER = threading.local()
+
+LARGEST_IN_HEAP = 1 << 25
+"""glibc maps larger memory anew each time: the largest limit that it comes to by itself (`mallopt(3)`)."""
+
+_WHILE_CHECKING = 1 << 20
+_MAPPED_FROM, _KEPT_AT_TOP = -3, -1
+"""`M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD` of glibc's malloc.h."""
 
 
 @contextmanager
@@ -86,12 +94,28 @@ def in_single_precision() -> Iterator[None]:
                 setattr(backend, name, before)
 
 
-def give_back_memory() -> None:
-    """Gives memory that is free back to the operating system, where the C library would keep it (glibc on Linux)."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-        if trim is not None:
-            trim(0)
+@contextmanager
+def outside_the_heap() -> Iterator[None]:
+    """Keeps large memory that is asked for inside out of the C library's heap (glibc on Linux; elsewhere does nothing).
+
+    A check needs several times the memory of a step. In the heap such memory leaves holes between small objects that
+    live on, and later steps spread over all of them: twice the memory of a U-Net's step. Outside, it goes back to the
+    operating system once it is free. Afterwards the limits are those that glibc itself comes to in a process with large
+    tensors, and free memory of the heap is given back. Limits in the environment (`MALLOC_...`, `GLIBC_TUNABLES`) are
+    left as they are.
+    """
+    is_theirs = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    library = ctypes.CDLL(None) if sys.platform == "linux" and not is_theirs else None
+    if library is None or not hasattr(library, "malloc_trim"):  # musl has none
+        yield
+        return
+    library.mallopt(_MAPPED_FROM, _WHILE_CHECKING)
+    try:
+        yield
+    finally:
+        library.mallopt(_MAPPED_FROM, LARGEST_IN_HEAP)
+        library.mallopt(_KEPT_AT_TOP, 2 * LARGEST_IN_HEAP)
+        library.malloc_trim(0)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from wardround.per_patient.guards.state import modules_of
 from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import Microbatch, patient_ranges
+from wardround.per_patient.process import outside_the_heap
 from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
 from wardround.per_patient.sums import Factors, add, norms_of
 
@@ -92,17 +93,13 @@ _SEEN: "WeakKeyDictionary[nn.Module, dict[object, Seen]]" = WeakKeyDictionary()
 
 @dataclass
 class Company:
-    """The check of one call of `clipped_sum`, whose arguments are its first fields.
-
-    `took_double` says that the batch was computed in double precision as well, in twice the memory of a step.
-    """
+    """The check of one call of `clipped_sum`, whose arguments are its fields."""
 
     model: nn.Module
     layout: Layout
     loss: Loss
     rule: Clipping
     clipping_norm: float
-    took_double: bool = False
 
     def __call__(self, found: Microbatch, part: PatientBatch, keys: PictureKeys | None, anatomy: Anatomy) -> bool:
         """Returns whether patients alone give what the engine found, or the batch is not to be checked.
@@ -121,11 +118,11 @@ class Company:
             of = of[torch.tensor(_some(len(of), max(_LATER, len(of) // 4)))]
         signs = torch.tensor([1.0 - 2.0 * secrets.randbits(1) for _ in of], dtype=torch.float64)
         seen.checked += 1
-        if self._difference(found, part, keys, of, signs) <= MOST:
-            return True
-        self.took_double = True
-        if self._in_double(part, keys, anatomy, of, signs) <= _MOST_DOUBLE:
-            return True
+        with outside_the_heap():
+            if self._difference(found, part, keys, of, signs) <= MOST:
+                return True
+            if self._in_double(part, keys, anatomy, of, signs) <= _MOST_DOUBLE:
+                return True
         if seen.checked == 1:
             return False
         raise ModelError(

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wardround.per_patient.process import LARGEST_IN_HEAP
+
 Fold = Callable[[Tensor], Tensor]
 """Sums values of pictures, (picture, ...), over each patient's pictures, (patient, ...)."""
 
@@ -61,13 +63,19 @@ def in_full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 class Buffers:
-    """Memory for per-patient gradients that outlives a step, so that the next step need not allocate it."""
+    """Memory for per-patient gradients: that of the largest ones outlives a step.
+
+    Others lie where activations lay, which the backward pass frees meanwhile. The largest ones would be mapped anew in
+    each step, and every page of them cleared.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, Tensor] = {}
 
     def of(self, name: str, count: int, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Returns uninitialised memory for a parameter, (count, *shape); the same memory for the same name."""
+        """Returns uninitialised memory for a parameter, (count, *shape); a large one for the same name is the same."""
+        if count * math.prod(shape) * like.element_size() <= LARGEST_IN_HEAP:
+            return like.new_empty(count, *shape)
         known = self._known.get(name)
         fits = known is not None and known.shape[0] >= count and known.shape[1:] == tuple(shape)
         if known is None or not fits or (known.dtype, known.device) != (like.dtype, like.device):
