@@ -1,5 +1,7 @@
 """The gradient of a convolution's input, where few channels come out: a convolution with the kernel turned around."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,14 +9,14 @@ from torch import nn
 from wardround.per_patient.layers.base import is_onednns
 from wardround.per_patient.layers.convolution import Convolution
 
-TURNED = {
+TURNED: dict[str, tuple[Any, tuple[int, ...]]] = {
     "1-D": (nn.Conv1d(3, 2, 3, padding=1), (9,)),
     "even kernel": (nn.Conv2d(3, 2, (4, 2), padding=(1, 0)), (6, 5)),
     "dilated": (nn.Conv2d(3, 15, (3, 2), padding=(2, 1), dilation=(2, 3)), (7, 8)),
     "no padding": (nn.Conv2d(5, 4, 3), (6, 7)),
     "3-D": (nn.Conv3d(3, 2, (1, 2, 3), padding=(0, 1, 2)), (4, 5, 6)),
 }
-NOT_TURNED = {
+NOT_TURNED: dict[str, tuple[Any, tuple[int, ...]]] = {
     "1x1": (nn.Conv2d(6, 2, 1), (4, 5)),
     "strided": (nn.Conv2d(3, 2, 3, stride=(1, 2), padding=1), (6, 7)),
     "many channels": (nn.Conv2d(3, 16, 3, padding=1), (6, 7)),

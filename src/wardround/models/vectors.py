@@ -63,7 +63,7 @@ def load_parameters(parameters: Sequence[nn.Parameter], vector: Vector) -> None:
         )
     if not sizes:
         return
-    pieces = np.split(np.require(vector, np.float32, "CW"), np.cumsum(sizes)[:-1])
+    pieces = np.split(np.require(vector, np.float32, ["C", "W"]), np.cumsum(sizes)[:-1])
     values = [torch.from_numpy(piece.reshape(p.shape)) for p, piece in zip(parameters, pieces, strict=True)]
     with torch.no_grad():
         if parameters[0].device.type == "cpu":
