@@ -1,5 +1,8 @@
 """A patient's gradient is computed alone: who else is in the sample changes no bit of it, and it is the gradient."""
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +14,14 @@ from torch import nn
 from wardround.models.catalogue import build
 from wardround.models.network import Network, Normalise
 from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.guards.draws import DrawsInWorker, drawing
 from wardround.per_patient.isolated import isolated_gradient
 from wardround.per_patient.layout import Layout
+from wardround.training import alone, slotted
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.slotted import Slotted
+from wardround.training.spread import spread
 from wardround.training.workbench import Workbench
 
 PATIENTS = 6
@@ -107,6 +113,68 @@ def test_no_bit_of_a_gradient_depends_on_the_number_of_cores(name):
             for patient, row in rows(bench, patients, list(range(PATIENTS)), scale).items():
                 np.testing.assert_array_equal(row, known.setdefault((scale, patient), row))
         assert bool(bench.twins) == (cores > 1 and name != "draws when bright")
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("name", ["small_cnn", "not known"])
+def test_every_patient_has_a_gradient_however_little_memory_there_is(name, cores, monkeypatch):
+    """A window of no patient would end the sample: a sum of nobody, and noise alone in the upload."""
+    patients = patients_with([1, 2, 1, 3, 1, 1])
+    known = rows(BENCHES[name](1), patients, list(range(PATIENTS)))
+    for module in (alone, slotted):
+        monkeypatch.setattr(module, "ROW_BYTES", 1)
+    for patient, row in rows(BENCHES[name](cores), patients, list(range(PATIENTS))).items():
+        np.testing.assert_array_equal(row, known[patient])
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "not known"])
+def test_a_callers_autocast_changes_no_bit_whoever_else_is_there(name):
+    """It holds in the caller's thread, where a patient who is there alone is computed."""
+    bench, patients = BENCHES[name](2), patients_with([1, 2, 1, 3, 1, 1])
+    everyone = [rows(bench, patients, list(range(PATIENTS))) for _ in range(2)][1]
+    with torch.autocast("cpu"):
+        for chosen in ([2], [0, 1, 2]):
+            np.testing.assert_array_equal(rows(bench, patients, chosen)[2], everyone[2])
+
+
+def test_products_stay_in_single_precision_whoever_else_is_there(monkeypatch):
+    seen: list[str] = []
+    bench, patients = BENCHES["not known"](2), patients_with([1, 2, 1, 3, 1, 1])
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+
+    def loss(output, labels):
+        seen.append(matmul.fp32_precision)
+        return cross_entropy(output, labels)
+
+    for each in (bench, *bench.twins):
+        monkeypatch.setattr(each, "_loss", loss)
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        for chosen in ([2], [0, 1, 2]):
+            rows(bench, patients, chosen)
+    finally:
+        matmul.fp32_precision = before
+    assert set(seen) == {"ieee"}
+
+
+def test_a_draw_in_a_worker_is_seen_though_another_puts_the_state_back():
+    before = torch.get_rng_state()
+    entered, drawn = threading.Event(), threading.Event()
+
+    def watch_or_draw(_, is_watching):
+        if is_watching:
+            with drawing(None, torch.device("cpu")):
+                entered.set()
+                assert drawn.wait(30)
+        else:
+            assert entered.wait(30)
+            torch.rand(1)
+            drawn.set()
+
+    with pytest.raises(DrawsInWorker):
+        spread([1, 2], watch_or_draw, [True, False])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_kept_inputs_of_a_frozen_network_do_not_depend_on_the_other_pictures():

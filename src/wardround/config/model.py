@@ -203,7 +203,9 @@ class PerformanceSection(Section):
         description="Device of training steps and of evaluation; auto: a GPU where torch sees one. A seed, masked sums "
         "and a linear head keep to the processor.",
     )
-    memory_gb: float = Field(1.0, gt=0, description="Memory for per-patient gradients at one time.")
+    memory_gb: float = Field(
+        1.0, gt=0, description="Memory for per-patient gradients at one time; under masks, of each core."
+    )
     cache: Path | None = Field(None, description="Where decoded pictures are kept (they are private).")
     keep: Literal["last", "every-round"] = Field(
         "last", description="Released vectors that stay in checkpoints/: the last round's, or every round's."

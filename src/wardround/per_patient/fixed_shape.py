@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from wardround.per_patient.anatomy import anatomy_of
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import per_patient_gradients
+from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.process import one_thread
+from wardround.per_patient.process import in_single_precision, one_thread
 
 Ints = npt.NDArray[np.int64]
 
@@ -93,6 +94,7 @@ def in_slots(values: Tensor, batch: Ints) -> Tensor:
 
 
 @one_thread()
+@in_single_precision()
 def gradients_of_slots(
     model: nn.Module,
     loss: Loss,
@@ -111,7 +113,8 @@ def gradients_of_slots(
     Guarantee: none. A gradient depends on its picture, its slot and its masks, and on no other picture (see above).
     """
     batch = PatientBatch(inputs, labels, torch.arange(len(inputs)), len(inputs), keys)
-    found = per_patient_gradients(model, loss, batch, memory_bytes=memory_bytes, dropout_seed=dropout_seed)
+    with in_full_precision(inputs.device):  # a caller's autocast holds in its own thread only
+        found = per_patient_gradients(model, loss, batch, memory_bytes=memory_bytes, dropout_seed=dropout_seed)
     return np.asarray(found.numpy())
 
 

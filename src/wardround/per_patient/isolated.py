@@ -16,12 +16,14 @@ from wardround.per_patient.anatomy import Independence, anatomy_of
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.guards.draws import keys_of
 from wardround.per_patient.guards.state import unchanged
+from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.process import one_thread
+from wardround.per_patient.process import in_single_precision, one_thread
 from wardround.per_patient.slow_path import Unforeseen, gradient_in_parts
 
 
 @one_thread()
+@in_single_precision()
 def isolated_gradient(
     model: nn.Module,
     layout: Layout,
@@ -49,7 +51,7 @@ def isolated_gradient(
     at_once = 1 if anatomy.whole else max(1, memory_bytes // max(1, anatomy.bytes_per_picture))
     patient = PatientBatch(inputs, labels, torch.zeros(len(inputs), dtype=torch.int64), 1, keys=(key,))
     keys = keys_of(patient, dropout_seed)
-    with unchanged(model):
+    with unchanged(model), in_full_precision(inputs.device):  # a caller's autocast holds in its own thread only
         try:
             own = keys() if anatomy.draws else None
             return gradient_in_parts(model, layout, loss, patient, at_once, own)[0]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TypeVar
 
-from wardround.per_patient.guards.draws import drawing
+from wardround.per_patient.guards.draws import DrawsInWorker, drawing
 from wardround.per_patient.process import workers
 from wardround.training.device import CPU
 
@@ -34,5 +34,6 @@ def spread(copies: Sequence[Copy], function: Callable[[Copy, Item], Found], item
 
     with workers(len(copies)) as pool, drawing(None, CPU) as watched:
         all_found = list(pool.map(found, items))
-    assert not watched.unforeseen, "a network that draws is not copied"
+    if watched.unforeseen:
+        raise DrawsInWorker
     return all_found

@@ -33,7 +33,7 @@ from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, Sample
-from wardround.training.slotted import ROW_BYTES, Slotted
+from wardround.training.slotted import Slotted
 from wardround.training.spread import Found, Item, spread
 from wardround.types import Masks, Pictures, Scores, Vector
 
@@ -168,10 +168,7 @@ class Workbench:
     def on_cores(self, function: Callable[["Workbench", Item], Found], items: Sequence[Item]) -> list[Found]:
         """Returns a function of each item, of which each core computes one at a time, with a workbench of its own."""
         if len(items) > 1 and self.twins:
-            try:
-                return spread(self.twins, function, items)
-            except DrawsInWorker:  # at these pictures, and not at those that it was tried with
-                self.twins = []
+            return spread(self.twins, function, items)
         return [function(self, item) for item in items]
 
     def gradient_sums(
@@ -308,15 +305,18 @@ class Workbench:
             return
         yield from gradients_alone(
             self._batching.batches([sample], dropout_seed, at_once=1), sample.patients.keys[sample.chosen].tolist(),
-            self._loss, max(len(self.twins), ROW_BYTES // (4 * weights.size)), self._each,
+            weights.size, self._loss, max(1, len(self.twins)), self._each,
             memory_bytes=self._memory_bytes, dropout_seed=dropout_seed, independence=self._independence,
         )  # fmt: skip
 
     def _each(self, function: Callable[[nn.Module, Item], Found], items: Sequence[Item]) -> list[Found]:
         """Returns a function of the network and each item, on all cores once the network is known."""
-        if not take_over(self.network.trained, [twin.network.trained for twin in self.twins]):
-            return [function(self.network.trained, item) for item in items]
-        return self.on_cores(lambda bench, item: function(bench.network.trained, item), items)
+        if take_over(self.network.trained, [twin.network.trained for twin in self.twins]):
+            try:
+                return self.on_cores(lambda bench, item: function(bench.network.trained, item), items)
+            except DrawsInWorker:  # at these pictures, and not at those that it was tried with
+                self.twins = []
+        return [function(self.network.trained, item) for item in items]
 
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Returns class probabilities of some pictures, (picture, class); of several models their mean.

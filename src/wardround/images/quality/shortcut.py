@@ -23,6 +23,9 @@ _RIDGE = 1e-3
 _LAST_GAIN = 1e-10
 """Newton's gain from which one more step is the last: its error is then squared, which leaves rounding alone."""
 
+_MOST_BY_NEWTON, _MOST_STEPS = 16, 100
+"""Classes, and Newton's steps; ten are many."""
+
 _BLOCK_VALUES = 4_000_000
 """Grey values that are held as numbers of 64 bits at once: 32 MB."""
 
@@ -187,26 +190,36 @@ def _logistic(rows: _Floats, labels: Labels, num_classes: int) -> _Floats:
     """Returns the weights of ridge-penalised multinomial logistic regression, (column, class): its one minimum.
 
     By Newton's method, each step halved until the loss falls as a convex function does (Boyd and Vandenberghe 2004,
-    algorithm 9.5): a few rows and columns are solved in less time than scipy.optimize takes to import.
+    algorithm 9.5): a few rows and columns are solved in less time than scipy.optimize takes to import. Its second
+    derivatives grow with the square of the classes, so many of them go to SciPy.
     """
     wanted = np.eye(num_classes)[labels]
 
     def loss(weights: _Floats) -> tuple[float, _Floats]:
         chances = _softmax(rows @ weights.T)
         nats = -np.log(np.maximum((chances * wanted).sum(axis=1), 1e-300)).mean()
-        return float(nats + _RIDGE * (weights**2).sum()), chances
+        slope = (chances - wanted).T @ rows / len(rows) + 2 * _RIDGE * weights
+        return float(nats + _RIDGE * (weights**2).sum()), slope
 
     weights = np.zeros((num_classes, rows.shape[1]))
-    value, chances = loss(weights)
-    while True:
-        slope = (chances - wanted).T @ rows / len(rows) + 2 * _RIDGE * weights
-        step = np.linalg.solve(_curvature(rows, chances), slope.ravel()).reshape(weights.shape)
+    if num_classes > _MOST_BY_NEWTON:
+        from scipy.optimize import minimize
+
+        def flat(values: _Floats) -> tuple[float, _Floats]:
+            value, slope = loss(values.reshape(weights.shape))
+            return value, slope.ravel()
+
+        return np.asarray(minimize(flat, weights.ravel(), jac=True, method="L-BFGS-B").x.reshape(weights.shape).T)
+    value, slope = loss(weights)
+    for _ in range(_MOST_STEPS):
+        step = np.linalg.solve(_curvature(rows, _softmax(rows @ weights.T)), slope.ravel()).reshape(weights.shape)
         gain, share = float((slope * step).sum()), 1.0
         if not gain > _LAST_GAIN:
             return np.asarray((weights - step).T)
         while (after := loss(weights - share * step))[0] > value - 0.25 * share * gain:
             share /= 2
-        weights, (value, chances) = weights - share * step, after
+        weights, (value, slope) = weights - share * step, after
+    return np.asarray(weights.T)
 
 
 def _curvature(rows: _Floats, chances: _Floats) -> _Floats:

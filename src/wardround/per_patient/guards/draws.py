@@ -171,8 +171,11 @@ def drawing(pictures: PictureKeys | None, device: torch.device) -> Iterator[Draw
     Raises:
         DrawsInWorker: keys, in one of `process.workers`.
     """
-    if pictures is not None and is_worker():
-        raise DrawsInWorker
+    if is_worker():
+        if pictures is not None:
+            raise DrawsInWorker
+        yield Watched()  # the thread that asked watches all: here the state put back would hide another one's draw
+        return
     generator = torch.default_generator
     before = generator.get_state()
     accelerator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
