@@ -148,7 +148,7 @@ def _study(subject: Subject, independence: Independence) -> Anatomy:
 def _check_repeats(subject: Subject) -> bool:
     """Refuses a network to which a picture is another one after other pictures; returns whether it draws.
 
-    Gradient and output are compared: of a picture whose loss is saturated the gradient vanishes, whatever is drawn.
+    Gradient and output are compared: where the loss is saturated the gradient vanishes for all draws.
 
     Raises:
         ModelError: code `model-state`.
