@@ -26,45 +26,42 @@ PAGE = ROOT / "docs" / "results.md"
 OPENS, CLOSES = "<!-- written by benchmarks.waiting -->", "<!-- end of benchmarks.waiting -->"
 IMPORTS = "import torch, sklearn.metrics, matplotlib.pyplot"
 
-HEAD = """
+COMMON = """
 [study]
 name = "waiting"
 [data]
 layout = "chest_xray"
 image_size = 64
-[model]
-name = "features"
 [privacy]
 plan = "dp-sgd"
 epsilon = 8
 delta = 1e-5
-clipping_norm = 0.25
 colluders = 1
 sum = "{sum}"
+"""
+HEAD = (
+    COMMON
+    + """
+clipping_norm = 0.25
+[model]
+name = "features"
 [federation]
 rounds = 60
 learning_rate = 24
 momentum = 0.9
 compare = [{compare}]
 """
-SCRATCH = """
-[study]
-name = "waiting"
-[data]
-layout = "chest_xray"
-image_size = 64
+)
+SCRATCH = (
+    COMMON
+    + """
 [model]
 name = "small_cnn"
-[privacy]
-plan = "dp-sgd"
-epsilon = 8
-delta = 1e-5
-colluders = 1
-sum = "{sum}"
 [federation]
 rounds = 12
 compare = []
 """
+)
 ALL = '"no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy"'
 EXAMPLE = (ROOT / "examples" / "chest_xray.toml").read_text()
 STUDIES = {

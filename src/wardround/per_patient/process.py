@@ -46,7 +46,7 @@ def workers(count: int) -> Iterator[ThreadPoolExecutor]:
     """Gives threads that compute beside one another for the thread that asks, which is let in for as long.
 
     Each kernel has one thread. Workers must share nothing that one of them changes: each takes a network of its own,
-    and none draws from torch's generator (`guards.draws.drawing` refuses that).
+    and none draws from torch's generator, which the thread that asks watches (`guards.draws.drawing`).
     """
 
     def begin() -> None:

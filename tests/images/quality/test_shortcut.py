@@ -166,3 +166,15 @@ def test_the_regression_is_where_its_loss_has_no_slope(pictures, columns, classe
     nats = F.cross_entropy(torch.from_numpy(rows) @ weights, torch.from_numpy(labels))
     [slope] = torch.autograd.grad(nats + 1e-3 * weights.square().sum(), weights)
     assert slope.abs().max() < 1e-12
+
+
+def test_many_classes_have_the_minimum_that_newtons_method_finds(monkeypatch):
+    """One minimum, two ways to it: SciPy's for many classes."""
+    generator = np.random.default_rng(4)
+    rows, labels = generator.normal(size=(200, 5)), generator.integers(0, 3, 200)
+    rows[:, 0] += labels
+    by_newton = shortcut._logistic(rows, labels, 3)
+    monkeypatch.setattr(shortcut, "_MOST_BY_NEWTON", 2)
+    by_scipy = shortcut._logistic(rows, labels, 3)
+    assert (by_scipy != by_newton).any(), "the other way was taken"
+    assert np.allclose(by_scipy, by_newton, atol=1e-3)

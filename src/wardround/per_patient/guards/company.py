@@ -91,7 +91,7 @@ class Seen:
 _SEEN: "WeakKeyDictionary[nn.Module, dict[object, Seen]]" = WeakKeyDictionary()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Company:
     """The check of one call of `clipped_sum`, whose arguments are its fields."""
 
