@@ -4,12 +4,14 @@
     python -m benchmarks.engine --deepee PATH --fastdp PATH --conformance
 
 One step is forward, loss, backward, clip of each patient, noise of std 1 times the clipping norm on the sum, SGD.
-All engines of a network are timed in one process, in turn, each between two ordinary steps; a ratio is over the
-mean of those two, and the table has the median and the quartiles of the rounds. Peak memory is that of a fresh
-process for each engine, less what was resident before the first step, over the ordinary step's: of the first step,
-in which ours checks its batch, and of three later ones (in one of 32 or more of which it checks again). Every engine's
-clipped sum is compared with a loop of one-picture backward passes in float64. Writes the result file
-(benchmarks/results/engine.json) after each network. Run from the root of the repository, on a quiet machine.
+Each engine has a process of its own, as in the work of those who use it, and the ordinary step another; one of them
+computes at a time, in turn, each between two turns of the ordinary step. A ratio is over the mean of those two, and
+the table has the median and the quartiles of the rounds. Peak memory is that of a fresh process, less what was
+resident before the first step, over the ordinary step's: of the first step, in which ours checks its batch, and of
+three later ones (in one of 32 or more of which it checks again); for ours and the ordinary step the median of three
+processes, as the holes of a heap differ. Every engine's clipped sum is compared with a loop of one-picture backward
+passes in float64. Writes the result file (benchmarks/results/engine.json) after each network. Run from the root of the
+repository, on a quiet machine.
 
 Opacus and MONAI come with `pip install 'wardround[bench]'`; what is absent is said and left out. fastDP needs
 `transformers` as well. `--allocator tuned` keeps large temporaries out of mmap, which Opacus gains from and nobody
@@ -19,6 +21,7 @@ else; the default is what users have.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -26,12 +29,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from benchmarks.engine_measure import answer
 from benchmarks.engine_networks import CASES
-from benchmarks.engine_peers import ENGINES, Sources, make_importable
+from benchmarks.engine_peers import ENGINES, Sources, settle
 from benchmarks.engine_report import (
     OURS,
     machine,
@@ -41,10 +43,12 @@ from benchmarks.engine_report import (
     show_summary,
     summary,
 )
+from benchmarks.engine_turns import times
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "engine.json"
 PARTS = ("agreement", "times", "memory", "curves")
+MEMORY_RUNS = 3
 TUNED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
 
 
@@ -56,6 +60,7 @@ def main() -> None:
         return
     if options.quick and options.out == RESULT:
         options.out = None
+    os.environ |= TUNED if options.allocator == "tuned" else {}
     console = Console(width=None if sys.stdout.isatty() else 170)
     engines = _available(options, console)
     table: dict[str, Any] = {
@@ -144,10 +149,10 @@ def _network(name: str, engines: list[str], options: argparse.Namespace, console
     common = {"network": name, "quick": options.quick, "memory_bytes": options.memory_bytes}
     found: dict[str, dict[str, Any]] = {engine: {} for engine in engines}
     if "times" in options.parts:
-        answered = _asked({"kind": "times", "engines": engines, "rounds": options.rounds, **common}, options)
-        row |= {key: value for key, value in answered.items() if key != "engines"}
+        timed = times(common | _environment(options), engines, options.rounds)
+        row |= {key: value for key, value in timed.items() if key != "engines"}
         for engine in engines:
-            found[engine] |= answered["engines"][engine] if "engines" in answered else answered
+            found[engine] |= timed["engines"][engine]
     if "agreement" in options.parts:
         asked = [
             engine for engine in engines if not engine.startswith("ordinary") and "fails" not in found[engine]
@@ -170,11 +175,18 @@ def _memory(
     common: dict[str, Any], found: dict[str, dict[str, Any]], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Adds each engine's memory to `found`; returns the ordinary step's."""
-    reference = _asked({"kind": "memory", "engine": None, **common}, options)
+
+    def of(engine: str | None) -> dict[str, Any]:
+        request = {"kind": "memory", "engine": engine, **common}
+        runs = [_asked(request, options) for _ in range(MEMORY_RUNS if engine in (None, OURS) else 1)]
+        failed = next((run for run in runs if "fails" in run), None)
+        return failed or {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+    reference = of(None)
     for engine, row in found.items():
         if "fails" in row:
             continue
-        answered = _asked({"kind": "memory", "engine": engine, **common}, options)
+        answered = of(engine)
         if "fails" in answered:
             row["memory_fails"] = answered["fails"]
         else:
@@ -187,18 +199,12 @@ def _memory(
 
 def _asked(request: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The answer of a fresh process, {"fails": reason} if it died."""
-    sources = _sources(options)
-    request = request | {
-        "threads": options.threads,
-        "deepee": None if sources.deepee is None else str(sources.deepee),
-        "fastdp": None if sources.fastdp is None else str(sources.fastdp),
-    }
-    environment = os.environ | (TUNED if options.allocator == "tuned" else {})
+    request = request | _environment(options)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request))
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.engine", "--child", str(path)]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         result = path.with_name("answer.json")
         if done.returncode == 0 and result.exists():
             answered: dict[str, Any] = json.loads(result.read_text())
@@ -207,14 +213,20 @@ def _asked(request: dict[str, Any], options: argparse.Namespace) -> dict[str, An
     return {"fails": f"the process ended with {done.returncode}: {last[:160]}"}
 
 
+def _environment(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns what every process is told of its surroundings."""
+    sources = _sources(options)
+    return {
+        "threads": options.threads,
+        "deepee": None if sources.deepee is None else str(sources.deepee),
+        "fastdp": None if sources.fastdp is None else str(sources.fastdp),
+    }
+
+
 def _child(path: Path) -> None:
     """Answers one request in this process; a peer that prints cannot spoil the answer, which is a file."""
     request = json.loads(path.read_text())
-    if request["threads"]:
-        torch.set_num_threads(request["threads"])
-    make_importable(
-        Sources(*(None if request[key] is None else Path(request[key]) for key in ("deepee", "fastdp")))
-    )
+    settle(request)
     path.with_name("answer.json").write_text(json.dumps(answer(request)))
 
 

@@ -1,4 +1,4 @@
-"""What is measured in one process: times of all engines interleaved, peak memory of one, our curves, agreement.
+"""Measured in one process: peak memory of an engine, our curves, agreement, conformance.
 
 Each function takes names and numbers and returns a table of names and numbers, because `benchmarks.engine` calls
 it in a process of its own.
@@ -7,13 +7,9 @@ it in a process of its own.
 import copy
 import gc
 import importlib
-import itertools
-import os
-import random
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -39,9 +35,6 @@ far more. How far ours aims below the clipping norm is in the sum it is compared
 
 SUITE = Path(__file__).parents[1] / "tests" / "per_patient" / "conformance.py"
 
-STEADY = 1.25
-"""Two neighbouring ordinary steps that differ by more say that something else ran on the machine."""
-
 CHECKED_PICTURES = 4
 
 
@@ -49,63 +42,6 @@ def workload(case: Case, **changes: Any) -> Workload:
     """The case with its own copy of the weights."""
     inputs, labels = case.pictures()
     return replace(Workload(case.model(), picture_loss, inputs, labels), **changes)
-
-
-def times(case: Case, engines: Sequence[str], rounds: int, memory_bytes: int) -> dict[str, Any]:
-    """Step times of every engine over the ordinary step's right before and right after it.
-
-    Args:
-        case: network and batch.
-        engines: keys of `ENGINES`; those that raise are recorded with the reason.
-        rounds: times that each engine is timed, in a new order each.
-        memory_bytes: for ours.
-    """
-    reference = ordinary(workload(case))
-    steps: dict[str, Step] = {}
-    said: dict[str, list[str]] = {}
-    table: dict[str, Any] = {"engines": {}}
-    for name in engines:
-        try:
-            step = ENGINES[name].build(workload(case, memory_bytes=memory_bytes))
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                for _ in range(WARM_UP):
-                    step()
-            steps[name] = step
-            said[name] = [str(each.message) for each in caught if each.category.__name__ == "SlowPath"]
-        except Exception as error:
-            table["engines"][name] = {"fails": reason(error)}
-        gc.collect()
-    for _ in range(WARM_UP):
-        reference()
-    shuffler = random.Random(0)
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    ordinary_times: list[tuple[float, float]] = [timed(reference)]
-    for _ in range(rounds):
-        for name in shuffler.sample(list(steps), len(steps)):
-            before, mine, after = ordinary_times[-1], timed(steps[name]), timed(reference)
-            ordinary_times.append(after)
-            wall, cpu = (2 * mine[kind] / (before[kind] + after[kind]) for kind in (0, 1))
-            taken[name].append((wall, cpu))
-    walls = [1000 * wall for wall, _ in ordinary_times]
-    table["ordinary_ms"] = statistics.median(walls)
-    table["ordinary_ms_quartiles"] = _quartiles(walls)
-    # Threads that wait for a core they share spin: steps can then be twenty times slower with narrow quartiles, so
-    # the processor time of a step over its wall time is kept as well.
-    pairs = list(itertools.pairwise(walls))
-    table["unsteady_share"] = sum(max(pair) > STEADY * min(pair) for pair in pairs) / max(len(pairs), 1)
-    table["busy_cores"] = statistics.median(cpu / wall for wall, cpu in ordinary_times)
-    table["load"] = os.getloadavg()[0]
-    for name, ratios in taken.items():
-        table["engines"][name] = {
-            "step_ratio": statistics.median(wall for wall, _ in ratios),
-            "quartiles": _quartiles([wall for wall, _ in ratios]),
-            "cpu_ratio": statistics.median(cpu for _, cpu in ratios),
-            "cpu_quartiles": _quartiles([cpu for _, cpu in ratios]),
-        }
-        if said[name]:
-            table["engines"][name]["slow_path"] = said[name]
-    return table
 
 
 def timed(step: Step) -> tuple[float, float]:
@@ -261,7 +197,7 @@ def _curve(steps: dict[int, Step], rounds: int) -> dict[str, Any]:
     return {
         "sizes": sizes.tolist(),
         "ms": medians.tolist(),
-        "quartiles": [_quartiles(each) for each in found.values()],
+        "quartiles": [quartiles(each) for each in found.values()],
         "slope_ms": float(slope),
         "intercept_ms": float(intercept),
         "r2": float(1 - (left**2).sum() / spread) if len(sizes) > 2 and spread > 0 else None,
@@ -285,7 +221,7 @@ def _rows_cost(pictures: int, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         before, mine, after = timed(reference)[0], timed(step)[0], timed(reference)[0]
         ratios.append(mine / ((before + after) / 2))
-    return {"step_ratio": statistics.median(ratios), "quartiles": _quartiles(ratios)}
+    return {"step_ratio": statistics.median(ratios), "quartiles": quartiles(ratios)}
 
 
 def conformance(engines: Sequence[str]) -> dict[str, Any]:
@@ -334,7 +270,7 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-def _quartiles(values: list[float]) -> list[float] | None:
+def quartiles(values: list[float]) -> list[float] | None:
     """None of fewer than three values: two numbers would look like a spread."""
     if len(values) < 3:
         return None
@@ -351,8 +287,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return conformance(request["engines"])
     case = CASES[request["network"]]
     case = case.quick() if request["quick"] else case
-    if kind == "times":
-        return times(case, request["engines"], request["rounds"], request["memory_bytes"])
     if kind == "agreement":
         return agreement(case, request["engines"])
     return peak_memory(case, request["engine"], request["memory_bytes"])

@@ -102,6 +102,15 @@ def ordinary_channels_last(work: Workload) -> Step:
     return step
 
 
+def ordinary_kept_heap(work: Workload) -> Step:
+    """The step without privacy where free memory at the heap's end is kept, as our engine has it in its process."""
+    from wardround.per_patient.process import outside_the_heap
+
+    with outside_the_heap():
+        pass
+    return ordinary(work)
+
+
 def ordinary_noise(work: Workload) -> Step:
     """The step without clipping, noise of torch's generator added: what noise costs a peer."""
     optimizer = work.optimizer()
@@ -363,6 +372,7 @@ class Engine:
 
 ENGINES: dict[str, Engine] = {
     "ordinary_channels_last": Engine("ordinary, channels last", ordinary_channels_last, "variant"),
+    "ordinary_kept_heap": Engine("ordinary, heap kept as by ours", ordinary_kept_heap, "variant"),
     "ordinary_noise": Engine("ordinary + noise", ordinary_noise, "variant"),
     "wardround": Engine("wardround", wardround, "ours"),
     "wardround_no_noise": Engine("wardround, no noise", wardround_no_noise, "variant"),
@@ -377,8 +387,13 @@ ENGINES: dict[str, Engine] = {
 }
 
 
-def make_importable(sources: Sources) -> None:
-    """Put the given source folders at the end of the path: they hold packages called `tests` too."""
-    for folder in (sources.deepee, sources.fastdp):
-        if folder is not None and str(folder) not in sys.path:
-            sys.path.append(str(folder))
+def settle(request: dict[str, Any]) -> None:
+    """Gives this process the threads of a request, and the source folders of peers.
+
+    The folders go to the end of the path: they hold packages called `tests` too.
+    """
+    if request["threads"]:
+        torch.set_num_threads(request["threads"])
+    for folder in (request["deepee"], request["fastdp"]):
+        if folder is not None and folder not in sys.path:
+            sys.path.append(folder)

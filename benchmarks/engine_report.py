@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.engine_measure import AGREES, STEADY
+from benchmarks.engine_measure import AGREES
 from benchmarks.engine_networks import CASES
 from benchmarks.engine_peers import ENGINES
+from benchmarks.engine_turns import STEADY
 
 STEP_MEAN, STEP_EACH, MEMORY_EACH, SPEEDUP_MEAN = 1.1, 1.4, 1.3, 2.5
 OURS = "wardround"

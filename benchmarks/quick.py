@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine_measure import times, workload
+from benchmarks.engine_measure import workload
 from benchmarks.engine_networks import CASES
 from benchmarks.engine_peers import ordinary
 from benchmarks.engine_report import machine
+from benchmarks.engine_turns import times
 from benchmarks.reading import decode_dicom, decode_picture, dicom_export, thousand_xrays
 from benchmarks.secure_sum_ours import attempt
 from benchmarks.simulation_ours import scale_study
@@ -38,6 +39,7 @@ from wardround.simulation.run import run_study
 
 RESULT = Path(__file__).parent / "results" / "quick.json"
 NETWORKS = ("small_cnn", "resnet18", "unet")
+SURROUNDINGS = {"threads": 1, "deepee": None, "fastdp": None}
 ALLOWED = 1.25
 """Above the committed most by this factor, a row is slower."""
 
@@ -78,7 +80,15 @@ def measured(repeats: int, folder: Path, data: Path) -> dict[str, list[float]]:
     """Returns the ratios of every row, one a repeat."""
     found: dict[str, list[float]] = {}
     for name in NETWORKS:
-        table = times(CASES[name].quick(), ["wardround"], repeats * 3, 1 << 30)["engines"]["wardround"]
+        request = {
+            "network": name,
+            "quick": True,
+            "memory_bytes": 1 << 30,
+            "threads": 1,
+            "deepee": None,
+            "fastdp": None,
+        }
+        table = times(request, ["wardround"], repeats * 3)["engines"]["wardround"]
         low, high = table["cpu_quartiles"]
         found[f"private step, {name}"] = [low, table["cpu_ratio"], high]
     step = ordinary(workload(CASES["small_cnn"]))
