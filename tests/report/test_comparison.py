@@ -5,9 +5,11 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from tests.errors import raises_code
 from tests.report.conftest import ONE_MODEL, ROUNDS
 
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent, to_json
+from wardround.errors import RecordError
 from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Charge, lines_of
 from wardround.report.guarantee import Guarantee
 from wardround.report.side_by_side import Entry, overview_of
@@ -105,7 +107,68 @@ def test_runs_on_different_data_have_no_best(entry):
     second.record.own["dataset"] = "another"
     overview = overview_of("lungs", [first, second])
     assert overview.best is None
-    assert "different data sets" in overview.choice
+    assert "different held-out patients" in overview.choice
+    assert not overview.dealt_anew
+
+
+def test_one_run_shows_its_interval_and_several_their_range(entry):
+    [alone] = overview_of("lungs", [entry(1.0)]).rows
+    assert alone.scores["auroc"].interval == (0.83, 0.92)
+    assert alone.rounds == 4
+    [twice] = overview_of("lungs", [entry(1.0, r, test=v) for r, v in enumerate((0.7, 0.9))]).rows
+    assert twice.scores["auroc"].interval is None
+
+
+def _untold(own):
+    own.pop("dataset")
+
+
+@pytest.mark.parametrize(
+    ("seed", "change", "differs"),
+    [
+        (0, None, False),
+        (1, None, True),
+        (0, lambda own: own.update(dataset="another"), True),
+        (0, _untold, True),
+    ],
+)
+def test_different_held_out_patients_are_not_comparable(entry, tmp_path, seed, change, differs):
+    """They follow from the data set, the seed of the split and the share; nothing is called best across them."""
+    first = entry(1.0, validation=0.7)
+    second = entry(2.0, validation=0.8, seed=seed)
+    if change is not None:
+        change(second.record.own)
+    overview = overview_of("lungs", [first, second])
+    assert bool(overview.not_comparable) is differs
+    assert (overview.best is None) is differs
+    assert ("Different held-out patients" in page_of(overview, tmp_path)) is differs
+    assert any("Not comparable" in line for line in lines_of(overview)) is differs
+    assert ("ledger.json" in overview.not_comparable) is (change is _untold)
+
+
+def test_a_published_test_part_does_not_follow_from_the_seed(entry):
+    runs = [entry(e, seed=s) for e, s in ((1.0, 0), (2.0, 1))]
+    for run in runs:
+        published = run.record.study.replace("test_fraction", 'test = "published"\ntest_fraction')
+        object.__setattr__(run.record, "study", published)
+    assert overview_of("lungs", runs).not_comparable == ""
+
+
+def test_settings_that_differ_are_shown_unless_the_labels_have_them(entry, tmp_path):
+    first, second = entry(1.0), entry(2.0, seed=3)
+    overview = overview_of("lungs", [first, second])
+    assert overview.settings == {"hospitals.split_seed": ("0", "3")}
+    page = page_of(overview, tmp_path)
+    assert "hospitals.split_seed" in page
+    assert "/srv/anna" not in page
+    labelled = [Entry(e.run, e.configuration, "", {"hospitals.split_seed": n}, e.record) for n, e in
+                enumerate((first, second))]  # fmt: skip
+    assert overview_of("lungs", labelled).settings == {}
+
+
+def test_a_run_without_test_figures_is_not_compared(entry):
+    with raises_code(RecordError, "record-not-measured"):
+        overview_of("lungs", [entry(1.0, bend=lambda certificate, results: results.update(metrics=None))])
 
 
 def test_without_privacy_may_be_best_and_the_best_private_one_is_named_beside_it(entry, bends):

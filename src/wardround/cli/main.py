@@ -266,26 +266,36 @@ def report(path: RunPath, pins: PinsPath = None, as_json: AsJson = False) -> Non
 
 @app.command()
 def compare(
-    studies: Annotated[
-        list[Path], typer.Argument(metavar="STUDY...", help="Study files, with or without [sweep].")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STUDY|RUN...", help="Study files, with or without [sweep], and folders of finished runs."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder of all runs and of the comparison.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder of the comparison, and of the runs of studies.")],
     data: DataPath = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each configuration.")] = None,
     rehearsal: Rehearsal = False,
+    pins: PinsPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run several studies, or a sweep, and compare them on a page."""
+    """Compare finished runs, studies or a sweep on a page.
+
+    Studies are run first. A run whose record does not verify is refused.
+    """
     with uncollected():
         from wardround.cli.terminal import Terminal
         from wardround.config.sweep import read_sweep
+        from wardround.records.signed import verified
         from wardround.report.comparison import lines_of
         from wardround.simulation.sweeps.compare import compare as compare_all
 
-    sweeps = [read_sweep(path, overrides_of(data), repeats) for path in studies]
+    keys = trusted(None, pins)
+    finished = [verified(path, keys) for path in paths if path.is_dir()]
+    sweeps = [read_sweep(path, overrides_of(data), repeats) for path in paths if not path.is_dir()]
     with interruptible(AGAIN), Terminal(console()) as terminal:
-        overview = compare_all(sweeps, out, terminal, workers=workers, rehearsal=rehearsal)
+        overview = compare_all(sweeps, out, terminal, finished=finished, workers=workers, rehearsal=rehearsal)
     page = out / "comparison.html"
     where = f"comparison: {page if page.exists() else out / 'comparison.json'}"
     tell(as_json, overview.to_json(), *lines_of(overview), where)

@@ -22,9 +22,10 @@ DEALT_ANEW = (
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure over the repeats of a configuration."""
+    """One figure over the repeats of a configuration; `interval` is the 95 % one of a single run with one model."""
 
     values: tuple[float, ...]
+    interval: tuple[float, float] | None = None
 
     @property
     def mean(self) -> float:
@@ -48,7 +49,11 @@ class Spread:
 
     def to_json(self) -> JsonDict:
         """Returns the spread as a JSON object."""
-        return {"mean": self.mean, "low": self.low, "high": self.high, "sd": self.sd, "values": list(self.values)}
+        interval = None if self.interval is None else list(self.interval)
+        return {
+            "mean": self.mean, "low": self.low, "high": self.high, "sd": self.sd, "values": list(self.values),
+            "interval": interval,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,11 @@ class Row:
     """One configuration.
 
     Attributes:
-        source: the study file it comes from; empty where there is one only.
+        source: the study file or finished run it comes from; empty where there is one only.
+        folders: of the runs, as seen from the page.
         guarantee: the loosest of the repeats.
         stopped: number of repeats that a spent budget ended early.
+        rounds: the most that one of the repeats took.
         scores: by key of the measure, on test patients.
         curve: the headline during training, as pairs of a round and its spread.
         measured_on: patients of the curve, "test" or "validation".
@@ -82,10 +89,12 @@ class Row:
     source: str
     values: Mapping[str, object]
     runs: tuple[str, ...]
+    folders: tuple[str, ...]
     guarantee: Guarantee
     promise: str
     seeded: bool
     stopped: int
+    rounds: int
     hospitals: int
     scores: Mapping[str, Spread]
     validation: Spread | None
@@ -116,6 +125,7 @@ class Row:
             "promise": self.promise,
             "seeded": self.seeded,
             "stopped": self.stopped,
+            "rounds": self.rounds,
             "hospitals": self.hospitals,
             "test": {key: spread.to_json() for key, spread in self.scores.items()},
             "validation": _json(self.validation),
@@ -149,6 +159,8 @@ class Overview:
 
     Attributes:
         columns: every measure, the headline first.
+        settings: by dotted key of a study file, the value in each row, where these differ and the labels do not say so.
+        not_comparable: sentence on rows with different test patients; empty where all have the same.
         charge: the shared ledger; None where there is none.
         best: name of the best configuration by its validation figure; None where that cannot be said.
     """
@@ -156,6 +168,8 @@ class Overview:
     title: str
     columns: tuple[Measure, ...]
     rows: tuple[Row, ...]
+    settings: Mapping[str, tuple[str, ...]]
+    not_comparable: str
     together: tuple[Together, ...]
     dealt_anew: bool
     charge: Charge | None
@@ -194,6 +208,8 @@ class Overview:
             "title": self.title,
             "headline": self.headline.key,
             "configurations": [row.to_json() for row in self.rows],
+            "settings": {key: list(values) for key, values in self.settings.items()},
+            "not_comparable": self.not_comparable or None,
             "together": [one.to_json() for one in self.together],
             "caveats": [NOT_CHARGED] + [DEALT_ANEW] * self.dealt_anew,
             "charge": None if self.charge is None else self.charge.sentence(),
@@ -208,16 +224,29 @@ def _json(spread: Spread | None) -> JsonDict | None:
 
 
 def lines_of(overview: Overview) -> list[str]:
-    """Returns a table, and under it the caveats that belong to it."""
+    """Returns a table, and under it the settings that differ and the caveats that belong to it."""
     title = overview.headline.title
     validated = any(row.validation is not None for row in overview.rows)
-    header = ["configuration", "runs", "promise", *[f"{title}, validation"] * validated, f"{title}, test"]
+    header = [
+        "configuration",
+        "runs",
+        "promise",
+        "rounds",
+        *[f"{title}, validation"] * validated,
+        f"{title}, test",
+    ]
     table = [header, *(_cells(overview, row, validated=validated) for row in overview.rows)]
     widths = [max(len(cells[column]) for cells in table) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in table
     ]
-    lines += ["", *(f"{one.measure} of {one.name}: {_spread(one.spread)}" for one in overview.baselines)]
+    lines += ["", *[overview.not_comparable] * bool(overview.not_comparable)]
+    labels = [row.label for row in overview.rows]
+    for key, values in overview.settings.items():
+        lines.append(
+            f"{key}: {', '.join(f'{value} ({label})' for value, label in zip(values, labels, strict=True))}"
+        )
+    lines += [*(f"{one.measure} of {one.name}: {_spread(one.spread)}" for one in overview.baselines)]
     lines += [overview.choice, NOT_CHARGED]
     lines += [one.sentence() for one in overview.together]
     lines += [DEALT_ANEW] * overview.dealt_anew
@@ -234,10 +263,18 @@ def _cells(overview: Overview, row: Row, *, validated: bool) -> list[str]:
         else f"none: epsilon = infinity for one {guarantee.unit}{seeded}"
     )
     scores = [_spread(row.validation)] if validated else []
-    return [row.label, str(len(row.runs)), promise, *scores, _spread(row.scores.get(overview.headline.key))]
+    return [
+        row.label,
+        str(len(row.runs)),
+        promise,
+        str(row.rounds),
+        *scores,
+        _spread(row.scores.get(overview.headline.key)),
+    ]
 
 
 def _spread(spread: Spread | None) -> str:
     if spread is None:
         return "–"
-    return f"{spread.mean:.3f}" + (f" [{spread.low:.3f} .. {spread.high:.3f}]" if spread.high > spread.low else "")
+    low, high = spread.interval or (spread.low, spread.high)
+    return f"{spread.mean:.3f}" + (f" [{low:.3f} .. {high:.3f}]" if high > low else "")

@@ -74,7 +74,10 @@ def curves_chart(overview: Overview) -> Chart | None:
 
 
 def spread_chart(overview: Overview) -> Chart | None:
-    """Returns every run's headline on test patients, a line for each configuration; None when no run has it."""
+    """Returns every run's headline on test patients, a line for each configuration; None when no run has it.
+
+    A line is the range of the runs, of a single run its 95 % interval.
+    """
     rows = _scored(overview)
     if not rows:
         return None
@@ -111,8 +114,16 @@ def _series(
 
 def _words(spread: Spread) -> str:
     if len(spread.values) == 1:
-        return f"{spread.mean:.3f}"
+        interval = spread.interval
+        return f"{spread.mean:.3f}" + (
+            f", 95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+        )
     return f"mean {spread.mean:.3f}, from {spread.low:.3f} to {spread.high:.3f} over {len(spread.values)} runs"
+
+
+def _ends(spread: Spread) -> tuple[float, float]:
+    """Returns the range of the runs, or the 95 % interval of a single one."""
+    return spread.interval or (spread.low, spread.high)
 
 
 def _drawn(overview: Overview, series: Sequence[_Series], levels: Sequence[_Level], along: str) -> Chart:
@@ -181,7 +192,7 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
     scores = [_score(overview, row) for row in rows]
     baselines = _baselines(overview)
     floor = Scale.of(overview.headline).floor(
-        [*(score.low for score in scores), *(level.value for level in baselines)]
+        [*(_ends(score)[0] for score in scores), *(level.value for level in baselines)]
     )
     axes = rows_axes(width, len(rows), 46, 8, 44, 56, floor)
     for level in baselines:
@@ -190,7 +201,7 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
     for y, (row, score) in enumerate(zip(rows, scores, strict=True)):
         private = row.guarantee.holds
         colour = PRIVATE if private else OPEN
-        axes.plot([score.low, score.high], [y + 0.2] * 2, color=colour, linewidth=1.5)
+        axes.plot(_ends(score), [y + 0.2] * 2, color=colour, linewidth=1.5)
         axes.plot(
             score.values, [y + 0.2] * len(score.values), color=colour, linestyle="none",
             marker="o" if private else "D", markersize=7, markerfacecolor=colour if private else PAPER,

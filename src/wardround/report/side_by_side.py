@@ -1,14 +1,27 @@
 """From finished runs to their comparison: means over repeats, and the configuration that may be called best."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from wardround.errors import RecordError
 from wardround.records.folder import RunRecord
-from wardround.records.json_object import JsonObject
 from wardround.report.comparison import Charge, Overview, Row, Spread
-from wardround.report.contents import Measure, Quality, Report
+from wardround.report.contents import Aside, Measure, Quality, Report
 from wardround.report.numbers import numbers_of
 from wardround.report.together import together_of
+
+_UNTOLD = (
+    "study.name",
+    "study.description",
+    "site",
+    "performance",
+    "data.path",
+    "privacy.ledger",
+    "model.weights",
+)
+"""Settings and sections that change no result, or are places on a machine: a file of weights has its hash beside it."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +29,9 @@ class Entry:
     """A finished run in a comparison.
 
     Attributes:
-        run: its name, and that of its folder beside the page.
-        source: the study file it comes from, by its study's name; empty where there is one file only.
+        run: its name.
+        source: the study file it comes from, by its study's name, or the finished run; empty where there is one only.
+        folder: of the run, as seen from the page; None if it is beside it, under the run's name.
     """
 
     run: str
@@ -25,6 +39,7 @@ class Entry:
     source: str
     values: Mapping[str, object]
     record: RunRecord
+    folder: str | None = None
 
 
 def overview_of(
@@ -42,22 +57,86 @@ def overview_of(
     columns = {m.key: m for r in reports.values() for m in _quality_of(r).measures}
     rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
     together = together_of([entry.record for entry in entries])
-    datasets = {str(entry.record.own.get("dataset")) for entry in entries}
-    best, choice = _best(rows, next(iter(columns.values())), one_data_set=len(datasets) == 1)
+    held_out = [
+        frozenset(_held_out(entry, reports[entry.run].test) for entry in group) for group in grouped.values()
+    ]
+    validated = {
+        (places, _values_of(group[0])["data.validation_fraction"])
+        for places, group in zip(held_out, grouped.values(), strict=True)
+    }
+    best, choice = _best(rows, next(iter(columns.values())), one_set=len(validated) == 1)
     return Overview(
-        title, tuple(columns.values()), rows, together, _dealt_anew(entries), charge, best, choice,
+        title, tuple(columns.values()), rows, _settings([group[0] for group in grouped.values()]),
+        _not_comparable(rows, held_out, entries), together, _dealt_anew(entries), charge, best, choice,
         dict(missing or {}),
     )  # fmt: skip
 
 
+def _values_of(entry: Entry) -> defaultdict[str, object]:
+    """Returns the settings of a run by dotted key; None for one that is not there."""
+    return defaultdict(lambda: None, _flat(entry.record.tables()))
+
+
+def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _settings(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
+    """Returns the settings that differ, a value for each entry, without those that all labels have."""
+    studies = [_values_of(entry) for entry in entries]
+    keys = dict.fromkeys(key for study in studies for key in tuple(study))
+    said = {
+        key: tuple("–" if study[key] is None else json.dumps(study[key], ensure_ascii=False) for study in studies)
+        for key in keys
+        if not f"{key}.".startswith(tuple(f"{one}." for one in _UNTOLD))
+        and not all(key in entry.values for entry in entries)
+    }
+    return {key: values for key, values in said.items() if len(set(values)) > 1}
+
+
+def _held_out(entry: Entry, test: Aside | None) -> tuple[object, ...]:
+    """Returns a value that two runs share if their test patients are the same.
+
+    These follow from the data set and from the settings that set patients aside. A record that came without
+    `ledger.json` does not tell its data set, and shares its value with no other.
+    """
+    study, dataset = _values_of(entry), entry.record.own.get("dataset")
+    places = [study[key] for key in ("data.test_fraction", "hospitals.split_seed")]
+    placed = () if study["data.test"] == "published" else tuple(places)
+    return entry.run if dataset is None else dataset, study["data.test"], placed, test
+
+
+def _not_comparable(
+    rows: Sequence[Row], held_out: Sequence[frozenset[tuple[object, ...]]], entries: Sequence[Entry]
+) -> str:
+    """Returns a sentence on rows whose test patients are not the same; empty where all are."""
+    alike: dict[frozenset[tuple[object, ...]], list[str]] = {}
+    for row, places in zip(rows, held_out, strict=True):
+        alike.setdefault(places, []).append(row.label)
+    if len(alike) == 1:
+        return ""
+    groups = " and ".join(f"({', '.join(labels)})" for labels in alike.values())
+    untold = [entry.run for entry in entries if "dataset" not in entry.record.own]
+    text = f"Not comparable: {groups} are on different held-out patients."
+    if untold:
+        text += (
+            f" Of {', '.join(untold)} the patients are not known: ledger.json, which has the data set, is missing."
+        )
+    return text
+
+
 def _dealt_anew(entries: Sequence[Entry]) -> bool:
-    """Returns whether the runs differ in their test patients."""
-    places = [
-        ("hospitals", "split_seed"),
-        *(("data", key) for key in ("test", "test_fraction", "validation_fraction")),
-    ]
-    studies = [JsonObject(entry.record.tables(), "study.toml") for entry in entries]
-    return len({repr([study.section(table).values.get(key) for table, key in places]) for study in studies}) > 1
+    """Returns whether runs on the same data set differ in their test patients."""
+    places = ("hospitals.split_seed", "data.test", "data.test_fraction", "data.validation_fraction")
+    dealt: defaultdict[object, set[str]] = defaultdict(set)
+    for entry in entries:
+        study = _values_of(entry)
+        dealt[entry.record.own.get("dataset")].add(repr([study[key] for key in places]))
+    return any(len(ways) > 1 for ways in dealt.values())
 
 
 def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Measure]) -> Row:
@@ -70,10 +149,12 @@ def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str
         source=first.source,
         values=first.values,
         runs=tuple(entry.run for entry in group),
+        folders=tuple(entry.run if entry.folder is None else entry.folder for entry in group),
         guarantee=loosest[0].guarantee,
         promise=str(loosest[1].record.certificate["short"]),
         seeded=any(report.seeded for report in reports),
         stopped=sum(report.stopped is not None for report in reports),
+        rounds=max(report.rounds for report in reports),
         hospitals=max(len(report.hospitals) for report in reports),
         scores={key: spread for key in columns if (spread := _scores(qualities, key)) is not None},
         validation=_scores(checked, qualities[0].headline.key) if len(checked) == len(reports) else None,
@@ -87,14 +168,24 @@ def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str
 
 
 def _quality_of(report: Report) -> Quality:
-    """Returns the metrics of a simulation, which always has some."""
-    assert report.quality is not None, "a run between hospitals is not compared"
+    """Returns the metrics of a run; every simulation has some."""
+    if report.quality is None:
+        raise RecordError(
+            f"A run must have figures of test patients to be compared, and {report.name} has none: no figure of a test "
+            "patient left the hospitals. Leave it out.",
+            code="record-not-measured",
+        )
     return report.quality
 
 
 def _scores(qualities: Sequence[Quality], key: str) -> Spread | None:
     scores = [quality.score(key) for quality in qualities]
-    return _spread([None if score is None else score.value for score in scores])
+    spread = _spread([None if score is None else score.value for score in scores])
+    [only, *others] = zip(qualities, scores, strict=True)
+    quality, score = only
+    if spread is None or others or quality.models > 1 or score is None or score.low is None or score.high is None:
+        return spread
+    return Spread(spread.values, (score.low, score.high))
 
 
 def _spread(values: Sequence[float | None]) -> Spread | None:
@@ -112,7 +203,7 @@ def _curve(reports: Sequence[Report]) -> tuple[tuple[int, Spread], ...]:
     return tuple((round, score) for round, score in spreads.items() if score is not None)
 
 
-def _best(rows: Sequence[Row], headline: Measure, *, one_data_set: bool) -> tuple[str | None, str]:
+def _best(rows: Sequence[Row], headline: Measure, *, one_set: bool) -> tuple[str | None, str]:
     """Returns the best by validation patients alone, and a sentence about its reach."""
     if len(rows) < 2:
         return None, "There is one configuration only, so there is nothing to choose."
@@ -122,8 +213,8 @@ def _best(rows: Sequence[Row], headline: Measure, *, one_data_set: bool) -> tupl
             "No configuration is called best: that takes validation patients in every run, and there are none. Set "
             "data.validation_fraction, for instance to 0.1."
         )
-    if not one_data_set:
-        return None, "No configuration is called best: the runs are on different data sets."
+    if not one_set:
+        return None, "No configuration is called best: the runs are on different held-out patients."
     (first, winner), (second, _) = sorted(known, key=lambda pair: -pair[0].mean)[:2]
     text = (
         f"By {headline.title} on the validation patients, {winner.label} is best ({first.mean:.3f}, with "

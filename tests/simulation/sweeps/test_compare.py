@@ -7,6 +7,7 @@ from tests.errors import raises_code
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent
+from wardround.config import parse_study
 from wardround.config.sweep import parse_sweep, read_sweep
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError, WardroundError
@@ -121,6 +122,43 @@ def test_two_studies_of_one_name_are_refused(tiny, tmp_path):
     with pytest.raises(StudyError, match="two are called tiny"):
         compare([parse_sweep(tiny()), parse_sweep(tiny())], tmp_path / "out", Silent())
     assert not (tmp_path / "out").exists()
+
+
+def test_finished_runs_stand_beside_a_study_and_are_not_changed(sweep, tiny, tmp_path):
+    """Two runs elsewhere, whose folders have one name, and a study that is run: three rows with their links."""
+    runs = [tmp_path / place / "tiny" for place in ("a", "b")]
+    for seed, path in enumerate(runs):
+        run_study(parse_study(tiny(federation={"rounds": 1}, hospitals={"split_seed": seed})), path, Silent())
+    before = {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")}
+    records = [RunRecord.read(path) for path in runs]
+    overview = compare([sweep({})], tmp_path / "out", Silent(), finished=records)
+    assert [row.label for row in overview.rows] == ["tiny", "a/tiny", "b/tiny"]
+    assert [row.folders for row in overview.rows] == [("tiny",), ("../a/tiny",), ("../b/tiny",)]
+    assert [row.rounds for row in overview.rows] == [2, 1, 1]
+    assert overview.not_comparable
+    assert {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")} == before
+    with pytest.raises(StudyError):
+        compare([], tmp_path / "out", Silent(), finished=[records[0], records[0]])
+
+
+@pytest.mark.thorough
+def test_the_command_compares_finished_runs_and_refuses_one_that_was_edited(wardround, study_file, tmp_path):
+    runs = [tmp_path / name for name in ("one", "two")]
+    study = study_file("a.toml", federation={"rounds": 2})
+    for run in runs:
+        assert wardround("run", study, "--out", run).code == 0
+    ended = wardround("compare", *runs, "--out", tmp_path / "out", "--json")
+    assert ended.code == 0, ended.err
+    answer = json.loads(ended.out)
+    assert [row["name"] for row in answer["configurations"]] == ["one", "two"]
+    assert answer["settings"] == {}
+    assert answer["not_comparable"] is None
+    results = runs[1] / "results.json"
+    results.write_text(results.read_text().replace("auroc", "auprc"))
+    ended = wardround("compare", *runs, "--out", tmp_path / "again")
+    assert ended.code == 2
+    assert "results.json must be as it was signed" in ended.err
+    assert not (tmp_path / "again").exists()
 
 
 @pytest.mark.thorough

@@ -1,8 +1,9 @@
-"""Sweeps and studies run and held side by side: the runs, the shared ledger, the page.
+"""Sweeps, studies and finished runs held side by side: the runs, the shared ledger, the page.
 
 Runs that are charged go one after the other, so that which of them a spent budget stops is no accident.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,25 +24,46 @@ from wardround.report.write import write_comparison
 from wardround.simulation.accounts import IN_FOLDER
 from wardround.simulation.sweeps.many import Finished, finish_many, sentence_of
 
+_MOST_IN_TITLE = 2
+
 
 def compare(
-    sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: int | None = None, rehearsal: bool = False
+    sweeps: Sequence[Sweep],
+    out: Path,
+    observer: Observer,
+    *,
+    finished: Sequence[RunRecord] = (),
+    workers: int | None = None,
+    rehearsal: bool = False,
 ) -> Overview:
-    """Runs whatever is not finished, and writes `comparison.json` and `comparison.html` into `out`.
+    """Runs every study that is not finished, and writes `comparison.json` and `comparison.html` into `out`.
 
     Guarantee: each run's own; the comparison states what all of them cost a patient together. Each run of a `rehearsal`
     is charged to a ledger that goes with it.
 
+    Args:
+        sweeps: of studies; their runs lie in `out`.
+        out: the folder of these runs and of the comparison.
+        observer: sees the runs.
+        finished: records of runs elsewhere, which the caller has verified; they are read and stay as they are.
+        workers: runs at once, at most; default by cores and memory.
+        rehearsal: nothing is charged to a lasting ledger.
+
     Raises:
-        StudyError: two runs of one name, a rehearsal of a sweep that is to be charged, or no limit to end it.
+        RecordError: a finished run has no figures of test patients.
+        StudyError: two runs of one name, one folder twice, a rehearsal of a sweep that is to be charged, or no limit to
+            end it.
         WardroundError: runs failed; the comparison of the others is written first.
     """
     studies = [
         (sweep, name, study) for sweep in sweeps for c in sweep.configurations for name, study in c.runs.items()
     ]
-    twice = [name for name, count in Counter(name for _, name, _ in studies).items() if count > 1]
+    names = _names([record.path for record in finished])
+    twice = [name for name, count in Counter([*names, *(name for _, name, _ in studies)]).items() if count > 1]
     if twice:
-        raise StudyError(f"Every run must have a name of its own, and two are called {twice[0]}; rename a study.")
+        raise StudyError(
+            f"Every run must have a name of its own, and two are called {twice[0]}; rename a study, or leave one out."
+        )
     if rehearsal and any(sweep.charge for sweep in sweeps):
         raise StudyError(
             "`[sweep] charge` must be left out of a rehearsal, and is true: such runs share a ledger. "
@@ -57,11 +79,13 @@ def compare(
     other = finish_many(charged, out, observer, workers=1) if charged else Finished({}, {})
     found = Finished(one.records | other.records, one.failures | other.failures, one.spent | other.spent)
     failed = {name: why for name, why in found.failures.items() if not (name in found.spent and name in charged)}
-    if not found.records:
+    if not found.records and not finished:
         raise WardroundError(sentence_of(found))
+    make_private_folder(out)
+    beside = [_beside(name, record, out) for name, record in zip(names, finished, strict=True)]
     overview = overview_of(
-        " and ".join(dict.fromkeys(sweep.name for sweep in sweeps)),
-        _entries(sweeps, found.records),
+        " and ".join(dict.fromkeys([*(sweep.name for sweep in sweeps), *_titles(names)])),
+        [*_entries(sweeps, found.records, is_only=not finished), *beside],
         charge=_charge(charged),
         missing=found.failures,
     )
@@ -105,12 +129,34 @@ def _limited(charged: Mapping[str, Study], out: Path) -> None:
             )
 
 
-def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord]) -> list[Entry]:
-    """Returns the finished runs, in the order in which they were asked for."""
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Returns the last part of each path, with as many parts before it as tell them apart.
+
+    >>> _names([Path("/runs/a/lungs"), Path("/runs/b/lungs")])
+    ['a/lungs', 'b/lungs']
+    """
+    parts = [path.resolve().parts for path in paths]
+    depth = 1
+    while len({one[-depth:] for one in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(one[-depth:]) for one in parts]
+
+
+def _titles(names: Sequence[str]) -> Sequence[str]:
+    return names if len(names) <= _MOST_IN_TITLE else [f"{len(names)} finished runs"]
+
+
+def _beside(name: str, record: RunRecord, out: Path) -> Entry:
+    folder = Path(os.path.relpath(record.path.resolve(), out.resolve())).as_posix()
+    return Entry(name, name, name, {}, record, folder)
+
+
+def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord], *, is_only: bool) -> list[Entry]:
+    """Returns the runs of sweeps, in the order in which they were asked for; `is_only`: none of elsewhere is beside."""
     entries = []
     for sweep in sweeps:
         for configuration in sweep.configurations:
-            source = sweep.name if len(sweeps) > 1 else ""
+            source = "" if is_only and len(sweeps) == 1 else sweep.name
             for run in configuration.runs:
                 if run in records:
                     entries.append(Entry(run, configuration.name, source, configuration.values, records[run]))
