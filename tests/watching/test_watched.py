@@ -10,9 +10,11 @@ from tests.errors import raises_code
 
 from wardround.errors import MissingExtra
 from wardround.records.reading import read_lines
-from wardround.watching.page import html_of, lines_of, metrics_of
+from wardround.watching.markup import html_of
+from wardround.watching.page import metrics_of
 from wardround.watching.views import json_of
 from wardround.watching.watched import Watched
+from wardround.watching.words import lines_of
 from wardround.watching.writers import MLflow, Rounds, TensorBoard
 
 SHOWN = [{"key": "auroc", "title": "AUROC", "unit": ""}]
@@ -73,7 +75,8 @@ def test_the_view_is_what_the_record_holds_by_then(tiny_study, run):
     assert "on the test set, released without protection: AUROC 0.875" in text
     assert "2 of 3 hospitals answered in round 2; away: hospital-2" in text
     assert 'wardround_figure{title="AUROC",on="test"} 0.875' in metrics_of(found).splitlines()
-    assert "AUROC 0.875" in html_of(found)
+    assert "<dt>AUROC</dt><dd>0.875</dd>" in html_of(found)
+    assert found.curve == ((2, 0.875),)
     assert json_of(found)["view"] == "run"
 
 

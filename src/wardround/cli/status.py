@@ -25,8 +25,9 @@ def status(
 
     It names who answered, who is slow or away, epsilon spent and left, bytes and seconds.
     """
-    from wardround.watching.page import StatusServer, lines_of
+    from wardround.watching.page import StatusServer
     from wardround.watching.views import json_of, view_of
+    from wardround.watching.words import lines_of
 
     view = view_of(path)
     if serve is None:

@@ -1,4 +1,4 @@
-"""A view in words, as Prometheus metrics, and as a page on this machine's loopback address.
+"""A view on this machine's loopback address: as a page, as JSON, and as Prometheus metrics.
 
 The page is for the person at this machine: it binds 127.0.0.1 only, answers GET of three paths, runs no script, and
 refuses requests that a web page of elsewhere sends to it under another host name (DNS rebinding).
@@ -6,87 +6,15 @@ refuses requests that a web page of elsewhere sends to it under another host nam
 
 import hashlib
 import json
-import math
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from html import escape
 from http.server import ThreadingHTTPServer
 
-from wardround.accounting.statement import format_epsilon
 from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
-from wardround.boundary.text import counted, shown
+from wardround.boundary.text import shown
 from wardround.errors import StudyError, WardroundError
+from wardround.watching.markup import STYLE, html_of
 from wardround.watching.views import CoordinatorView, HospitalView, RunView, View, json_of
-
-_STYLE = (
-    "body{max-width:60rem;margin:1rem auto;padding:0 1rem;font-family:system-ui,sans-serif}h1{font-size:1.3rem}"
-    "pre{font-size:1rem;line-height:1.6;white-space:pre-wrap;overflow-wrap:anywhere}"
-)
-
-
-def lines_of(view: View) -> Iterator[str]:
-    """Yields a view in words."""
-    match view:
-        case CoordinatorView():
-            over = "ended" if view.is_over else view.stage
-            yield f"study {view.study}: round {view.round} of {view.rounds}, {over}"
-            yield _spent(view)
-            for each in view.hospitals:
-                code = f" ({each.code})" if each.code else ""
-                seen = "" if each.seconds_unseen is None else f" (last seen {each.seconds_unseen:.0f} s ago)"
-                yield (
-                    f"  {each.name}: {each.state}{code} for {each.seconds_in_state:.0f} s{seen}, "
-                    f"{each.work or 'nothing'} of round {each.round}; {counted(each.answers, 'answer')}, "
-                    f"{counted(each.losses, 'lost connection')}, "
-                    f"{each.bytes_sent} bytes sent, {each.bytes_received} received, {each.seconds:.1f} s waited for"
-                )
-            yield from _by_work(view)
-        case HospitalView():
-            state = "runs" if view.is_running else "does not run"
-            last = f"last answer {view.last}, round {view.round}" if view.last else "no answer yet"
-            yield f"{view.hospital}: the agent {state}; {last}"
-            for study in view.studies:
-                most = f"{format_epsilon(study.epsilon_most)} at delta = {study.delta:g}"
-                left = max(0.0, study.epsilon_most - study.epsilon_spent)
-                own = "; own figures in evaluation/" if study.has_own_figures else ""
-                yield (
-                    f"  study {study.name} ({study.digest[:12]}): epsilon spent "
-                    f"{format_epsilon(study.epsilon_spent)} of {most} for one patient; {left:.3g} left{own}"
-                )
-            yield (
-                f"  {counted(view.answers, 'answer')}, {view.refusals} of them refusals or failures; "
-                f"{view.bytes_in} bytes in, "
-                f"{view.bytes_out} out"
-            )
-            yield from _by_work(view)
-        case RunView():
-            so_far = f", {view.done} of {view.total}" if view.total else ""
-            time_left = "" if view.seconds_left is None else f", about {view.seconds_left:.0f} s left"
-            yield f"study {view.study}: round {view.round} of {view.rounds}"
-            yield f"now: {view.stage}{so_far}{time_left}"
-            yield _spent(view)
-            if view.figures:
-                figures = ", ".join(f"{title} {value:.3f}" for title, value in view.figures)
-                yield f"on the {view.measured_on} set, released without protection: {figures}"
-            if view.round:
-                away = f"; away: {', '.join(view.missing)}" if view.missing else ""
-                answered = view.hospitals - len(view.missing)
-                yield f"{answered} of {counted(view.hospitals, 'hospital')} answered in round {view.round}{away}"
-
-
-def _spent(view: CoordinatorView | RunView) -> str:
-    if math.isinf(view.epsilon):
-        return "epsilon: infinity, nothing is promised"
-    most = f"{format_epsilon(view.epsilon)} at delta = {view.delta:g} for one patient"
-    if view.epsilon_spent is None:
-        return f"epsilon: at most {most}; not computed yet for the rounds so far"
-    spent, left = format_epsilon(view.epsilon_spent), max(0.0, view.epsilon - view.epsilon_spent)
-    return f"epsilon spent by round {view.spent_round}: {spent} of {most}; {left:.3g} left"
-
-
-def _by_work(view: CoordinatorView | HospitalView) -> Iterator[str]:
-    for work, seconds in view.seconds_by_work.items():
-        yield f"  {work}: {seconds:.1f} s"
 
 
 def metrics_of(view: View) -> str:
@@ -138,17 +66,6 @@ def _promised(view: CoordinatorView | RunView) -> Iterator[tuple[str, dict[str, 
     yield from (("epsilon_spent", {}, view.epsilon_spent or 0.0), ("epsilon_planned", {}, view.epsilon))
 
 
-def html_of(view: View) -> str:
-    """Returns a view as a page, which loads itself anew every five seconds."""
-    rows = "\n".join(escape(line) for line in lines_of(view))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><style>{_STYLE}</style>'
-        f"<title>Wardround</title></head><body><h1>Wardround</h1><pre>{rows}</pre></body></html>"
-    )
-
-
 class StatusServer(ThreadingHTTPServer):
     """The page of a view: `/`, `/status.json` and `/metrics`.
 
@@ -177,7 +94,7 @@ class _Handler(QuietHandler):
     server: StatusServer
     content_policy = (
         "default-src 'none'; frame-ancestors 'none'; "
-        f"style-src 'sha256-{b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+        f"style-src 'sha256-{b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
     )
 
     def do_GET(self) -> None:  # noqa: N802  # a name of the standard library

@@ -128,6 +128,7 @@ class RunView:
         epsilon: of the whole study; infinity where nothing is promised.
         delta: at which both hold.
         figures: titles and values of metrics, as last recorded; released without protection.
+        curve: rounds and values of the first of these figures, as far as they are recorded.
         measured_on: their patients, "test" or "validation".
         hospitals: that are asked.
         missing: those who gave nothing in that round.
@@ -145,6 +146,7 @@ class RunView:
     epsilon: float
     delta: float
     figures: tuple[tuple[str, float], ...]
+    curve: tuple[tuple[int, float], ...]
     measured_on: str
     hospitals: int
     missing: tuple[str, ...]

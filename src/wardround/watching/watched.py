@@ -50,7 +50,8 @@ class Watched:
             RecordError: a line of its history is damaged.
         """
         lines = read_lines(self._run / HISTORY) if self._trains else []
-        measured = [line for line in lines if "metrics" in line]
+        measured = [JsonObject(line, HISTORY) for line in lines if "metrics" in line]
+        figures = _figures(measured[-1]) if measured else ()
         spent_round, spent = spent_by(lines)
         epsilon, delta = self._promised
         last = JsonObject(lines[-1] if lines else {}, HISTORY)
@@ -65,8 +66,16 @@ class Watched:
             spent_round=spent_round,
             epsilon=epsilon,
             delta=delta,
-            figures=_figures(JsonObject(measured[-1], HISTORY)) if measured else (),
-            measured_on=str(measured[-1].get("measured_on", "test")) if measured else "",
+            figures=figures,
+            curve=tuple(
+                (line.integer("round"), value)
+                for line in measured
+                for title, value in _figures(line)
+                if title == figures[0][0]
+            )
+            if figures
+            else (),
+            measured_on=measured[-1].text("measured_on", "test") if measured else "",
             hospitals=self._study.hospitals.count,
             missing=last.texts("missing"),
             seconds_left=self._left(),
