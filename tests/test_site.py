@@ -48,4 +48,8 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
     assert len(pages) > 20
     assert '<script src="iframe-worker.js">' in (tmp_path / "site" / "index.html").read_text(), "search from disk"
     assert (tmp_path / "site" / "search" / "search_index.js").is_file()
+    for page in (tmp_path / "site").glob("*.html"):
+        files = re.findall(r'\b(?:href|src)="([^"#:]+)[^":]*"', page.read_text())
+        assert files
+        assert [file for file in files if not (page.parent / file).exists()] == [], page.name
     assert {str(path): found for path in pages if (found := ELSEWHERE.findall(path.read_text()))} == {}
