@@ -16,6 +16,7 @@ from wardround.errors import DataError
 from wardround.images import csv_file
 from wardround.images.csv_file import SEPARATORS, column_name, read_table
 from wardround.images.entries import Task
+from wardround.images.identity import folded
 from wardround.images.layouts.guess import guess_layout
 from wardround.images.listing import Classes, ReaderOptions
 from wardround.images.load import list_entries
@@ -298,3 +299,20 @@ def test_a_folder_for_a_missing_label_is_no_class(tmp_path):
     listed = ReaderOptions(leave_out=("nan", "0"), classes=Classes(("0", "1", "2")))
     assert list_entries("folder", store, None, listed).class_names == ("0", "1", "2")
     assert list_entries("folder", store, None, ReaderOptions(classes=Classes(("nan", "0", "1", "2")))).entries
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize("padded", ["a0.png", "José", "label", "3,"])
+def test_a_zero_byte_in_a_value_makes_no_other_encoding_of_a_table(encoding, padded):
+    text = "".join(f"{','.join(row)}\n" for row in [HEADER, ["a0.png", "José", "x"], ["b.png", "3", "y"]])
+    data = text.replace(padded, padded.replace(padded[-1], padded[-1] + "\0", 1), 1).encode(encoding)
+    table = read_table("t.csv", data, ("image", "patient"))
+    assert [folded(row.values["patient"]) for row in table.rows] == ["José", "3"]
+    assert not any("UTF-16" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, "a," * 100_000], ids=["one name", "many names"])
+def test_the_sentence_of_a_first_line_that_names_no_columns_stays_short(text):
+    with raises_code(DataError, "data-column-missing") as caught:
+        read_table("t.csv", text.encode(), ("image", "patient"))
+    assert len(str(caught.value)) < 2000

@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from wardround.boundary.text import counted
+from wardround.boundary.text import brief, counted
 from wardround.errors import DataError
+from wardround.images.findings import shortened
 from wardround.images.identity import folded, is_missing
 
 MAX_BYTES = 100_000_000
@@ -47,6 +48,10 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte order marks; that of UTF-32 begins as that of UTF-16 does."""
+
+_SHOWN_COLUMNS = 20
+_FIRST_BYTES = 256
+"""Of a text, in which UTF-16 shows without a mark: names of columns are ASCII, and have a zero beside every letter."""
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _BLANKS = re.compile(r"[\s_\-]+")
@@ -133,7 +138,7 @@ def read_table(
             written.pop()
         columns = [column_name(cell) for cell in written]
         columns = [(other_names or {}).get(column, column) for column in columns]
-        found = ", ".join(column for column in written if column) or "none"
+        found = shortened([brief(column)[1:-1] for column in written if column], _SHOWN_COLUMNS) or "none"
         _check_columns(name, columns, required, SEPARATORS[separator], found if quotes else "others")
         rows, ragged = _rows(name, lines, columns)
         if not rows and not ragged:
@@ -176,10 +181,11 @@ def _encoding(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return encoding, ()
-    start = data[:4000]
-    if b"\0" in start:
-        little = start[1::2].count(0) >= start[::2].count(0)
-        return ("utf-16-le" if little else "utf-16-be"), (f"{name} has no byte order mark and was read as UTF-16",)
+    start = data[:_FIRST_BYTES]
+    big, little = start[::2].count(0), start[1::2].count(0)
+    if 8 * max(big, little) >= len(start) and 8 * min(big, little) < max(big, little):
+        encoding = "utf-16-le" if little > big else "utf-16-be"
+        return encoding, (f"{name} has no byte order mark and was read as UTF-16",)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data, final=True)
     except UnicodeDecodeError:
