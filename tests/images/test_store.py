@@ -13,7 +13,19 @@ from wardround.errors import DataError, MachineError
 from wardround.images import store as store_room
 from wardround.images.store import open_store
 
-PASSED_OVER = {".hidden": b"x", "__MACOSX/a.png": b"x", "deep/._b": b"x", ".git/config": b"x"}
+PASSED_OVER = {".hidden": b"x", "__MACOSX/a.png": b"x", "deep/._b": b"x", ".git/config": b"x"} | {
+    f"{above}{folder}/deep/old.png": b"x"
+    for folder in (
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+        "@eaDir",
+        "#recycle",
+        "@Recycle",
+        "~snapshot",
+    )
+    for above in ("", "deep/")
+}
 
 
 @pytest.fixture(params=["folder", "zip", "tar"])

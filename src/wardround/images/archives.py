@@ -253,6 +253,13 @@ class _Members:
             raise _refused("ratio", f"members that unpack to more than {MAX_RATIO} times its size")
 
 
+_OF_SYSTEMS = frozenset(
+    {"__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found"}
+    | {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot"}
+)
+"""Folders of macOS, Windows and Linux, and of the network disks of Synology, QNAP and NetApp, in lower case."""
+
+
 def _leads_elsewhere(name: str) -> bool:
     return (
         not name
@@ -265,8 +272,11 @@ def _leads_elsewhere(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Returns True for dot files and the Mac's shadows, which are passed over."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Returns True for dot files, the Mac's shadows, and folders that systems keep on a disk, which are passed over.
+
+    The latter hold thumbnails, earlier states and files that somebody deleted.
+    """
+    return name.startswith(".") or name.casefold() in _OF_SYSTEMS
 
 
 def _refused(kind: str, what: str) -> DataError:
