@@ -47,6 +47,15 @@ def test_white_is_zero_is_the_negative_at_every_depth(byteorder, dtype, compress
         np.testing.assert_array_equal(decode_in_thread(written)[0], values)
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_signed_values_are_never_read_as_unsigned_ones(byteorder, dtype, compression):
+    values = NOISE.astype(dtype)
+    with pytest.raises(DataError, match=r"a fixed range of values|pixels that Pillow reads"):
+        decode_in_thread(tiff(values, photometric="minisblack", byteorder=byteorder, compression=compression))
+
+
 def test_a_tiff_that_declares_twelve_bits_reaches_white():
     ramp = np.linspace(0, 4095, 48).astype(np.uint16).reshape(4, 12)
     pairs = ramp.reshape(-1, 2).astype(np.uint32)

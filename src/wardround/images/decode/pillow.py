@@ -55,8 +55,9 @@ _TURNS = {
 _ORIENTATION = 0x0112
 _JPEG_MARK = b"\xff\xd8\xff"
 _TIFF_MARKS = (b"II*\0", b"MM\0*")
-_PHOTOMETRIC, _BITS, _DESCRIPTION, _KIND = 262, 258, 270, 254
-"""Tags of TIFF: PhotometricInterpretation (0 for MinIsWhite), BitsPerSample, ImageDescription, NewSubfileType."""
+_PHOTOMETRIC, _BITS, _DESCRIPTION, _KIND, _SAMPLE_FORMAT = 262, 258, 270, 254, 339
+"""Tags of TIFF: PhotometricInterpretation (0 for MinIsWhite), BitsPerSample, ImageDescription, NewSubfileType, and
+SampleFormat (2 for signed numbers)."""
 
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
@@ -86,6 +87,8 @@ def decode_in_thread(
             size = image.size if least_side is None else (least_side, least_side)
             image.draft("L" if is_grey else None, size)
         image.load()
+        if _tag(image, _SAMPLE_FORMAT) == 2:
+            raise _open_range("signed numbers")  # Pillow takes those of 8 bits for unsigned ones
         array = _as_array(_upright(image) if is_upright else image, is_png=image.format == "PNG")
         is_deep_tiff = image.format == "TIFF" and array.dtype == np.uint16
         return _of_tiff(np.asarray(array, dtype=np.uint16), image) if is_deep_tiff else array
@@ -116,7 +119,7 @@ def decode_mask(data: bytes, *, is_upright: bool = True) -> Mask:
 class PillowDecoder(Decoder):
     """JPEG, PNG, TIFF and BMP, one file a picture."""
 
-    key: str = "files-3"
+    key: str = "files-4"
 
     def extent(self, entry: Entry, heads: Sequence[bytes], num_bytes: int) -> Extent:
         """See `Decoder`."""
@@ -209,6 +212,12 @@ def _too_large(came: str) -> DataError:
     return DataError(f"a picture must have at most {MAX_PIXELS:,} pixels, got {came}. Scale it down.")
 
 
+def _open_range(came: str) -> DataError:
+    return DataError(
+        f"a picture must have a fixed range of values, got {came} whose range is open. Convert it to 8 or 16 bits."
+    )
+
+
 def _pages(image: Image.Image) -> int:
     """Returns the number of pictures in a TIFF or PNG; smaller copies and masks of one are none.
 
@@ -250,10 +259,7 @@ def _as_array(image: Image.Image, *, is_png: bool) -> Decoded:
     if image.mode in _SIXTEEN_BIT or (image.mode == "I" and is_png):
         return np.asarray(image).astype(np.uint16)[None]
     if image.mode in ("I", "F"):
-        raise DataError(
-            f"a picture must have a fixed range of values, got mode {image.mode!r} whose range is open. "
-            "Convert it to 8 or 16 bits."
-        )
+        raise _open_range(f"mode {image.mode!r}")
     if image.has_transparency_data:
         solid = image.convert("RGBA")
         seen = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid).convert("RGB")
