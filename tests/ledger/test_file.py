@@ -214,6 +214,18 @@ def test_what_is_no_ledger_is_said_in_a_sentence(tmp_path):
         LedgerFile(tmp_path)
 
 
+@pytest.mark.parametrize("text", [b"CREATE TRIGGER", b"_never_deleted", b'"event"', b'"begun"'])
+def test_a_byte_that_is_no_letter_in_a_text_of_a_ledger_is_damage(path, ledger, text):
+    spend(begin(ledger), 1)
+    ledger.close()
+    content = bytearray(path.read_bytes())
+    assert text in content
+    content[content.index(text) + 2] = 0xBD
+    path.write_bytes(content)
+    with raises_code(LedgerError, "ledger-damaged"), LedgerFile(path) as opened:
+        opened.verify()
+
+
 @pytest.mark.parametrize("version", [1, 99])
 def test_a_ledger_of_another_version_is_not_touched(path, version):
     with closing(sqlite3.connect(path)) as connection:

@@ -264,12 +264,23 @@ class LedgerStore:
         """Turns an error of SQLite into one sentence with its remedy."""
         try:
             yield
+        except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
+            raise LedgerError(_DAMAGED.format(self.path), code="ledger-damaged") from error
         except sqlite3.Error as error:
             fault = of_sqlite(error, self.path) if self.path.parent.is_dir() else None
             if fault is not None:
                 raise fault from error
+            if any(words in str(error) for words in _OF_DAMAGE):
+                raise LedgerError(_DAMAGED.format(self.path), code="ledger-damaged") from error
             raise LedgerError(f"{_explanation(self.path, error)} (SQLite: {error}.)") from error
 
+
+_DAMAGED = (
+    "Ledger {} must be an intact SQLite file, and is not, or could not be read once. Try again; if it is refused "
+    "again, restore it from a copy."
+)
+_OF_DAMAGE = ("not a database", "malformed", "Could not decode")
+"""Parts of SQLite's messages about a damaged file; the last one is Python's, where a text in it is no UTF-8."""
 
 _REMEDY = (
     "Version 1 knew no persons, only data sets: keep the file, name another one, and see docs/ledger.md for taking "
@@ -295,11 +306,6 @@ def _explanation(path: Path, error: sqlite3.Error) -> str:
         )
     if not path.parent.is_dir():
         return f"Ledger {path} must lie in a folder that exists, and {path.parent} does not. Create it."
-    if "not a database" in message or "malformed" in message:
-        return (
-            f"Ledger {path} must be an intact SQLite file, and is not, or could not be read once. Try again; if it is "
-            "refused again, restore it from a copy."
-        )
     if "locked" in message:
         return f"Ledger {path} must be free, and another process is writing to it. Try again when it has ended."
     if "append-only" in message:
