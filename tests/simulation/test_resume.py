@@ -6,6 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 from tests.cases import family
+from tests.errors import raises_code
 from tests.simulation.runs import (
     InterruptingRound,
     charges,
@@ -17,6 +18,7 @@ from tests.simulation.runs import (
 )
 
 from wardround.coordinator.observer import Silent
+from wardround.errors import MachineError
 from wardround.ledger.place import own_ledger
 from wardround.simulation import run as simulation
 
@@ -311,3 +313,22 @@ def test_a_damaged_newest_checkpoint_repeats_rounds_and_ends_the_same(tiny_study
     newest.write_bytes(newest.read_bytes()[:-4])
     resume_run(out)
     assert what_counts(out) == what_counts(finished)
+
+
+def test_a_run_without_its_folder_of_checkpoints_begins_again_and_ends_the_same(tiny_study, finished, tmp_path):
+    out = tmp_path / "run"
+    interrupted(tiny_study(), out, InterruptingRound(3))
+    shutil.rmtree(out / "checkpoints")
+    resume_run(out)
+    assert what_counts(out) == what_counts(finished)
+
+
+def test_where_no_checkpoint_can_be_written_nothing_is_charged(tiny_study, tmp_path):
+    out = tmp_path / "run"
+    interrupted(tiny_study(study={"seed": None}, privacy={"epsilon_limit": 20.0}), out, InterruptingRound(3))
+    before = charges(out / "ledger.sqlite")
+    shutil.rmtree(out / "checkpoints")
+    (out / "checkpoints").touch()
+    with raises_code(MachineError, "machine-path"):
+        resume_run(out)
+    assert charges(out / "ledger.sqlite") == before

@@ -211,13 +211,17 @@ class RunFolder:
     def latest_checkpoint(self) -> tuple[int, dict[str, npt.NDArray[np.float32]]] | None:
         """Returns the last finished round and its arrays; None before the first. Later lines of the history are cut.
 
+        The place of the next checkpoint is there and can be written then: a round is charged before its checkpoint is.
+
         Raises:
+            MachineError: the folder of checkpoints cannot be made or written.
             RecordError: there are checkpoints, and each of them is damaged; or one is that of another round than its
                 name says.
         """
-        named = {
-            p: _IS_CHECKPOINT.fullmatch(p.name) for p in (self.path / "checkpoints").glob("round-*.safetensors")
-        }
+        folder = self.path / "checkpoints"
+        make_private_folder(folder)  # a copy of a run may be without an empty one
+        check_place(folder / _CHECKPOINT.format(0))
+        named = {p: _IS_CHECKPOINT.fullmatch(p.name) for p in folder.glob("round-*.safetensors")}
         rounds = {path: int(found[1]) for path, found in named.items() if found is not None}
         paths = sorted(rounds, key=rounds.__getitem__, reverse=True)
         for path in paths:
