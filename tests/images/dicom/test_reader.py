@@ -1,5 +1,6 @@
 """From an export to entries: nesting, patients, labels, and counts of everything that was passed over."""
 
+import contextlib
 import io
 import zipfile
 
@@ -10,6 +11,7 @@ from tests.errors import raises_code
 from wardround.errors import DataError
 from wardround.images.dicom.pseudonyms import pseudonym
 from wardround.images.entries import Target, Task
+from wardround.images.listing import ReaderOptions
 from wardround.images.load import list_entries
 from wardround.images.store import open_store
 
@@ -170,16 +172,60 @@ def test_the_frames_of_a_file_are_pictures_of_one_patient(dicom, tmp_path):
     assert found == {0, 42, 84, 1, 43, 85}
 
 
-@pytest.mark.parametrize(
-    ("issuers", "people"),
-    [(("", "", ""), 1), (("north", "south", "north"), 2), (("north", "south", ""), 1), (("north", "", ""), 1)],
-)
-def test_one_number_from_two_issuers_is_two_people_and_in_doubt_one(dicom, tmp_path, issuers, people):
-    for number, issuer in enumerate(issuers):
+@pytest.mark.parametrize("gone", [(), (0, 2), (1,), (3,), (0, 1, 2)])
+def test_the_name_of_a_patient_follows_no_other_ones_files_whatever_their_issuers(dicom, tmp_path, gone):
+    def export(root, numbers):
+        for number in numbers:
+            dicom.picture(
+                root, f"x{number}", "7", level=number, IssuerOfPatientID=("north", "south", "north", "")[number]
+            )
+        for person in "89":
+            dicom.picture(root, f"y{person}", person, IssuerOfPatientID="north")
+        return dicom.read(dicom.labels(root, "label,patient_id", "ill,7", "well,8", "well,9"))
+
+    whole = export(tmp_path / "whole", range(4))
+    some = export(tmp_path / "some", sorted(set(range(4)) - set(gone)))
+    assert {entry.patient for entry in some.entries} <= {entry.patient for entry in whole.entries}
+    assert len({entry.patient for entry in whole.entries}) == 3
+    said = [note for note in some.notes if note.startswith("1 PatientID is of two issuers or more")]
+    assert len(said) == (1 not in gone and not {0, 2} <= set(gone))
+
+
+def test_a_table_tells_two_persons_of_one_number_apart(dicom, tmp_path):
+    for number, issuer in enumerate(("north", "south")):
         dicom.picture(tmp_path, f"x{number}", "7", level=number, IssuerOfPatientID=issuer)
     dicom.picture(tmp_path, "y", "8")
     dicom.labels(tmp_path, "label,patient_id", "ill,7", "well,8")
-    assert len({entry.patient for entry in dicom.read(tmp_path).entries}) == people + 1
+    first = next(entry for entry in dicom.read(tmp_path).entries if entry.label == 0)
+    (tmp_path / "patients.csv").write_text(f"picture,patient\n{first.file},another\n")
+    options = ReaderOptions(key_file=tmp_path / "key")
+    (tmp_path / "key").write_bytes(dicom.key)
+    (tmp_path / "key").chmod(0o600)
+    with contextlib.closing(open_store(tmp_path)) as store:
+        listing = list_entries("dicom", store, None, options)
+    assert len({entry.patient for entry in listing.entries}) == 3
+
+
+@pytest.mark.parametrize(
+    "without", [["SOPInstanceUID"], ["SeriesInstanceUID"], ["SOPInstanceUID", "SeriesInstanceUID"]]
+)
+def test_files_without_uids_keep_their_names_when_another_patient_leaves(dicom, tmp_path, without):
+    def named():
+        listing = dicom.read(tmp_path)
+        levels = [int(raw.values[0, 0, 0]) for raw in dicom.decode(tmp_path, listing)]
+        return {entry.file: level for entry, level in zip(listing.entries, levels, strict=True)}
+
+    for person in "abc":
+        for number in range(5):
+            elements = {"InstanceNumber": 1, **dict.fromkeys(without)}
+            dicom.picture(tmp_path, f"{person}{number}", person, level=40 * number + 9, **elements)
+    dicom.labels(tmp_path, "label,patient_id", "ill,a", "well,b", "well,c")
+    whole = named()
+    for number in range(5):
+        (tmp_path / f"a{number}").unlink()
+    some = named()
+    assert (len(whole), len(some)) == (15, 10)
+    assert some.items() < whole.items()
 
 
 def test_a_study_under_two_patients_is_said(dicom, export):

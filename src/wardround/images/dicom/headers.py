@@ -113,7 +113,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
     _check_frames(found, frames, rows * columns, store.size(name))
     patient = text(found, "PatientID")
     is_named = not names_nobody(patient)
-    image = named("image", "SOPInstanceUID") or name_for("file", source)
+    image = named("image", "SOPInstanceUID") or name_for("file", name)  # its place among others would follow them
     return Header(
         source,
         kind,

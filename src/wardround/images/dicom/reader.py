@@ -22,7 +22,7 @@ from wardround.images.dicom.decoder import DicomDecoder
 from wardround.images.dicom.headers import MODALITIES, Header
 from wardround.images.dicom.labels import LABELS, Label, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
-from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, shared_series, survey, volumes
+from wardround.images.dicom.series import Survey, Unit, patient_of, pictures, shared_series, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.findings import LeftOut, causes
 from wardround.images.identity import several
@@ -56,7 +56,7 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
     seen = survey(store, name_for, reviewed=options.reviewed, modalities=_chosen(options.modalities))
     seen, mixed = _of_one_kind(seen)
     refusals = options.refused([*wrong, *mixed])
-    found = _units(seen, name_for)
+    found = _units(seen)
     units, gone, notes = found.used, found.gone, found.notes
     gone_out = [LeftOut(_called(unit), cause) for unit, cause in gone]
     if target is Target.MASKS:
@@ -166,33 +166,39 @@ class _Units:
     shared_series: tuple[tuple[str, ...], ...]
 
 
-def _units(seen: Survey, name_for: Callable[[str, str], str]) -> _Units:
+def _units(seen: Survey) -> _Units:
     used = seen.slices or seen.pictures
-    patient = patients_of((*used, *seen.segmentations, *seen.refused), name_for)
     notes = list(seen.notes)
     if len({header.modality for header in used}) > 1:
         notes.append(
             f"the files are of several modalities: {_modalities(used)}; `[data] modalities` leaves some of them out"
         )
     owners: dict[str, set[str]] = {}
+    issuers: dict[str, set[str]] = {}
     for header in used:
-        owners.setdefault(header.study, set()).add(patient(header))
+        owners.setdefault(header.study, set()).add(patient_of(header))
+        issuers.setdefault(patient_of(header), set()).update(filter(None, [header.issuer]))
     if shared := sum(len(people) > 1 for study, people in owners.items() if study):
         notes.append(
             f"{counted(shared, 'study stands', 'studies stand')} under two patients or more, who may be one person"
         )
-    like_another = several((header.likeness, patient(header)) for header in used if header.likeness is not None)
+    if numbers := sum(len(named) > 1 for named in issuers.values()):
+        notes.append(
+            f"{counted(numbers, 'PatientID is', 'PatientIDs are')} of two issuers or more and may be of two persons, "
+            "who are one patient here; a patients.csv tells them apart"
+        )
+    like_another = several((header.likeness, patient_of(header)) for header in used if header.likeness is not None)
     gone = [
         (unit, f"images refused: {unit.headers[0].refusal}; look at them, and set reviewed to let them in")
-        for unit in pictures(seen.refused, patient)
+        for unit in pictures(seen.refused)
     ]
     if not seen.slices:
-        return _Units(pictures(used, patient), gone, notes, like_another, shared_series(used, patient))
-    units, left_out = volumes(used, patient)
+        return _Units(pictures(used), gone, notes, like_another, shared_series(used))
+    units, left_out = volumes(used)
     counts = Counter(reason for _, reason in left_out)
     notes += [f"series left out: {reason} ({count:,})" for reason, count in sorted(counts.items())]
     gone += [(unit, f"series left out: {reason}") for unit, reason in left_out]
-    return _Units(units, gone, notes, like_another, shared_series(used, patient))
+    return _Units(units, gone, notes, like_another, shared_series(used))
 
 
 def _labelled(

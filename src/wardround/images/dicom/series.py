@@ -161,31 +161,20 @@ class Unit:
         return {str(getattr(header, kind)) for header in self.headers}
 
 
-def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) -> Callable[[Header], str]:
-    """Returns the way from a file to its patient.
+def patient_of(header: Header) -> str:
+    """Returns the patient of a file: the PatientID alone.
 
-    The same PatientID from two issuers is two people, unless some files name no issuer.
-
-    In doubt two are taken for one: a person counted twice would be protected half as well.
+    One PatientID from two issuers may be two persons, and is one patient. Were they told apart where both are there,
+    the files of one would decide the name of the other, and with it the other's place and account.
     """
-    issuers: dict[str | None, set[str | None]] = defaultdict(set)
-    for header in headers:
-        issuers[header.patient].add(header.issuer)
-
-    def patient(header: Header) -> str:
-        assert header.patient is not None, "files without a patient are kept out before"
-        named = issuers[header.patient] - {None}
-        is_told = len(named) > 1 and None not in issuers[header.patient]
-        who = name_for("patient at issuer", f"{header.patient} {header.issuer}") if is_told else header.patient
-        return f"p-{who}"
-
-    return patient
+    assert header.patient is not None, "files without a patient are kept out before"
+    return f"p-{header.patient}"
 
 
-def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> list[Unit]:
+def pictures(headers: Iterable[Header]) -> list[Unit]:
     """Returns every frame of every file as a picture of its own."""
     units = []
-    for (who, name), found in _by_series(headers, patient).items():
+    for (who, name), found in _by_series(headers).items():
         ordered = sorted(found, key=lambda header: (header.number, header.image))
         for number, header in enumerate(ordered, start=1):
             file = f"{who}/s-{name}/{number:04d}"
@@ -196,15 +185,13 @@ def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> lis
     return sorted(units, key=lambda unit: unit.file)
 
 
-def volumes(
-    headers: Iterable[Header], patient: Callable[[Header], str]
-) -> tuple[list[Unit], list[tuple[Unit, str]]]:
+def volumes(headers: Iterable[Header]) -> tuple[list[Unit], list[tuple[Unit, str]]]:
     """Returns every series that makes a volume, and the others, each with the reason.
 
     Files of two patients under one SeriesInstanceUID are a series of each: no patient's volume depends on another's.
     """
     units, left_out = [], []
-    for (who, name), found in _by_series(headers, patient).items():
+    for (who, name), found in _by_series(headers).items():
         file = f"{who}/s-{name}"
         try:
             units.append(Unit(file, who, _in_order(found)))
@@ -228,17 +215,17 @@ def _in_order(found: list[Header]) -> tuple[Header, ...]:
     return tuple({owners[index].source: owners[index] for index in grid.order}.values())
 
 
-def shared_series(headers: Iterable[Header], patient: Callable[[Header], str]) -> tuple[tuple[str, ...], ...]:
+def shared_series(headers: Iterable[Header]) -> tuple[tuple[str, ...], ...]:
     """Returns each series that has files of two patients or more, with these patients."""
     owners: dict[str, set[str]] = defaultdict(set)
     for header in headers:
-        owners[header.series].add(patient(header))
+        owners[header.series].add(patient_of(header))
     return tuple((f"s-{name}", *sorted(people)) for name, people in sorted(owners.items()) if len(people) > 1)
 
 
-def _by_series(headers: Iterable[Header], patient: Callable[[Header], str]) -> dict[tuple[str, str], list[Header]]:
+def _by_series(headers: Iterable[Header]) -> dict[tuple[str, str], list[Header]]:
     """Returns files by patient and series: a UID that the export gave to several patients joins none of them."""
     found: dict[tuple[str, str], list[Header]] = defaultdict(list)
     for header in headers:
-        found[patient(header), header.series].append(header)
+        found[patient_of(header), header.series].append(header)
     return found
