@@ -204,7 +204,7 @@ def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient,
     if not any(image.split == "test" for patient in patients for image in patient.images):
         raise DataError(
             f"a published split must come with the data, but {image_set.name} names no test part. "
-            "Set published to false and choose a test_fraction."
+            'Set `[data] test` to "patients".'
         )
     parts: dict[bool, list[Patient]] = {True: [], False: []}
     for patient in patients:
@@ -214,7 +214,9 @@ def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient,
                 part.append(replace(patient, images=images))
     both = len({patient.id for patient in parts[True]} & {patient.id for patient in parts[False]})
     if not parts[False]:
-        raise DataError("a published split must leave patients to train on, got none. Set published to false.")
+        raise DataError(
+            'a published split must leave patients to train on, got none. Set `[data] test` to "patients".'
+        )
     note = (
         f"The published split is leaking: {counted(both, 'patient is', 'patients are')} in both its "
         "training and its test part."

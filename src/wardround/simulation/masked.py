@@ -6,6 +6,7 @@ Keys are made when a run begins and go with the folder when it has ended. Betwee
 compared beforehand (`wardround keys`); here one process holds all of them, which the statement says.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -24,6 +25,8 @@ from wardround.secure_aggregation.round.agreement import Agreement
 from wardround.types import HospitalName
 
 _PINS = "pins.toml"
+_LONGEST = 200
+"""Bytes of a folder's name; file systems take 255."""
 
 
 def masked_rounds(
@@ -54,8 +57,16 @@ def masked_rounds(
 
 
 def own_folder(folder: Path | None, name: HospitalName) -> Path | None:
-    """Returns the folder of a simulated hospital, named by it in a form that no name leaves; None without a folder."""
-    return None if folder is None else folder / quote(name, safe="").replace(".", "%2E")
+    """Returns the folder of a simulated hospital, named by it in a form that no name leaves; None without a folder.
+
+    A long name, as one of a few dozen letters in another script, is cut, and told from others by its hash.
+    """
+    if folder is None:
+        return None
+    quoted = quote(name, safe="").replace(".", "%2E")
+    if len(quoted) > _LONGEST:
+        quoted = f"{quoted[: _LONGEST // 2]}-{hashlib.sha256(name.encode()).hexdigest()}"
+    return folder / quoted
 
 
 def check_masks(plan: Plan, parameters: int) -> None:

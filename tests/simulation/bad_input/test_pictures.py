@@ -9,6 +9,7 @@ from PIL import Image
 from tests.images.png_files import png_claiming
 
 from wardround.errors import DataError
+from wardround.ledger.place import own_ledger
 
 FOLDER = {"layout": "folder"}
 
@@ -92,6 +93,27 @@ def test_a_study_that_counts_the_sites_wrong_is_refused(of_pictures, refused, pi
     )
     message = refused(of_pictures(hospitals={"scheme": "site", "count": 3}))
     assert "hospitals.count must be the number of sites in the data, 2, got 3" in message
+
+
+@pytest.mark.parametrize("strange", ["North", "no rth", "n" * 101])
+def test_hospitals_whose_names_take_no_key_are_refused_before_a_ledger_keeps_anything(
+    of_pictures, refused, pictures, strange
+):
+    table(
+        pictures,
+        "file,label,patient_id,site",
+        lambda number, file: [file, file.split("/")[0], f"p{number}", ("north", strange, "south")[number % 3]],
+    )
+    study = of_pictures(hospitals={"scheme": "site", "count": 3}, privacy={"sum": "masked", "num_patients": 32})
+    refused(study, kind=DataError, code="data-hospital-names")
+    assert not own_ledger().exists()
+
+
+@pytest.mark.parametrize("name", ["п" * 100, "院" * 40, "a/" * 50])
+def test_a_long_name_in_any_script_names_a_hospital(study_file, wardround, tmp_path, name):
+    study = study_file(hospitals={"count": 3, "names": [name, name[:-1], "south"]})
+    ended = wardround("run", study, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
 
 
 def test_a_data_set_of_one_class_is_refused(of_pictures, refused, pictures):
