@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 from wardround.boundary.text import brief, counted
 from wardround.errors import DataError
-from wardround.images.findings import shortened
 from wardround.images.identity import folded, is_missing
 
 MAX_BYTES = 100_000_000
@@ -138,7 +137,8 @@ def read_table(
             written.pop()
         columns = [column_name(cell) for cell in written]
         columns = [(other_names or {}).get(column, column) for column in columns]
-        found = shortened([brief(column)[1:-1] for column in written if column], _SHOWN_COLUMNS) or "none"
+        names = [brief(column)[1:-1] for column in written if column]
+        found = ", ".join(names[:_SHOWN_COLUMNS]) + (" and more" if len(names) > _SHOWN_COLUMNS else "") or "none"
         _check_columns(name, columns, required, SEPARATORS[separator], found if quotes else "others")
         rows, ragged = _rows(name, lines, columns)
         if not rows and not ragged:
