@@ -50,7 +50,7 @@ _MARKS = (
 
 _SHOWN_COLUMNS = 20
 _FIRST_BYTES = 256
-"""Of a text, in which UTF-16 shows without a mark: names of columns are ASCII, and have a zero beside every letter."""
+"""Beginning of a text in which UTF-16 shows without a mark: names of columns are ASCII, each letter beside a zero."""
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _BLANKS = re.compile(r"[\s_\-]+")

@@ -26,7 +26,7 @@ from wardround.types import HospitalName
 
 _PINS = "pins.toml"
 _LONGEST = 200
-"""Bytes of a folder's name; file systems take 255."""
+"""Most bytes of a folder's name; file systems take 255."""
 
 
 def masked_rounds(
