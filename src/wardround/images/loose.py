@@ -9,7 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -164,17 +164,16 @@ def _of_dicom(store: Store, headers: list[Header], wanted: Wanted) -> list[Unlab
     def name_of(several: Sequence[Header]) -> str:
         return min(real[header.source] for header in several)
 
-    def patient(header: Header) -> str:
-        return header.patient or "nobody"  # without a label nobody has to be told apart but by the series
-
+    # Without a label nobody has to be told apart but by the series.
+    headers = [replace(header, patient=header.patient or "nobody") for header in headers]
     found: list[Unlabelled | Unread] = []
-    for unit in pictures([header for header in headers if header.kind is Kind.PICTURE], patient):
+    for unit in pictures([header for header in headers if header.kind is Kind.PICTURE]):
         name, header = real[unit.headers[0].source], unit.headers[0]
         name = name if unit.frame is None else f"{name}#{unit.frame + 1}"
         entry = Entry(name, 0, None, sources=(real[header.source],), frame=unit.frame)
         found.append(Unlabelled(name, entry, DicomDecoder(False), header.modality, header.refusal))
     slices, _ = without_repeats(store, [header for header in headers if header.kind is Kind.SLICE])
-    units, left_out = volumes(slices, patient)
+    units, left_out = volumes(slices)
     for unit in units:
         name, first = name_of(unit.headers), unit.headers[0]
         if wanted.volumes:
