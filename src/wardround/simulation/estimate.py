@@ -20,6 +20,7 @@ from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.choice import choice_for
+from wardround.config.federation import Averaging, Scaffolding
 from wardround.hospital.masked import steps_of
 from wardround.hospital.pictures import device_of, list_pictures
 from wardround.images.entries import Target
@@ -39,6 +40,8 @@ from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references, num_runs
 from wardround.training.encodings import Lattice, strided
 from wardround.training.patients import Sample, TrainingPatients
+from wardround.training.slotted import ROW_BYTES
+from wardround.training.threads import using_threads
 from wardround.training.workbench import Workbench
 from wardround.types import Persons
 
@@ -59,7 +62,9 @@ class Estimate:
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network. Each
             reference and each repeat counts as a run, though heads that share passes take less.
-        memory_bytes: of training at its peak, beside the libraries themselves.
+        memory_bytes: of training at its peak, beside the libraries themselves: pictures, kept inputs, answers of
+            hospitals, and gradients; where patients or hospitals are spread over the cores, a copy of the network on
+            each, with its gradients and activations.
         upload: of a hospital in a round; None where sums are not masked.
         schedule: of a private head; None for other networks.
         feasibility: a sentence on mu n, with the public number of patients, else with the listed ones; empty where
@@ -124,11 +129,12 @@ def estimate(study: Study) -> Estimate:
     target, classes = _target(study, listing)
     network = build_network(study, target=target, num_classes=classes, shape=shape)
     per_picture, gradient_bytes = _probe(study, network, target, shape)
-    seconds = None
+    seconds, of_step = None, 1
     if pictures is not None:
         trained_on = (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
-        passes = study.local_steps * timetable.at_once / timetable.hospitals
-        each_round = pictures * trained_on * share_of_patients(plan.training) * passes
+        each_step = pictures * trained_on * share_of_patients(plan.training)
+        each_round = each_step * study.local_steps * timetable.at_once / timetable.hospitals
+        of_step = math.ceil(each_step / timetable.hospitals)
         runs = [(per_picture, 0.0)] * (1 + num_runs(study))
         if plan.masked is not None:  # of the main run alone: references are summed in the open
             sample = math.ceil(each_round / study.hospitals.count)
@@ -136,6 +142,11 @@ def estimate(study: Study) -> Estimate:
         seconds = study.rounds * sum(picture * each_round + fixed * timetable.at_once for picture, fixed in runs)
     cache = (pictures or 0) * math.prod(shape)
     inputs, encoding = _encoding_of(network, shape, pictures or 0)
+    with using_threads(study.performance.threads):  # as a run makes its bench
+        bench, _ = made_up_bench(study, network, target, shape, 2)
+    of_patient = math.ceil((pictures or 1) / (patients or 1))
+    if on_cores := _bytes_on_cores(study, plan, bench, of_patient, of_step):
+        gradient_bytes = on_cores + (gradient_bytes if num_runs(study) else 0)  # references clip beside the copies
     vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
     hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
     schedule, backbone = schedule_of(study, plan, classes), study.model.backbone
@@ -219,6 +230,48 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
     limit, size = int(study.performance.memory_gb * 1e9), network.num_parameters
     gradients = min(64, max(1, limit // (8 * size))) * 8 * size
     return seconds / pictures, gradients
+
+
+def _bytes_on_cores(study: Study, plan: Plan, bench: Workbench, of_patient: int, of_step: int) -> int:
+    """Returns the bytes of gradients that the cores take side by side; 0 of a head, and where batches are clipped.
+
+    Under masks each core takes a patient, whose gradient waits for some others; in local steps without a clip it takes
+    a hospital, with its weights and velocity. Beside the activations of a batch a gradient is there twice, as autograd
+    gives it and as one vector. Several cores have a copy of the network each.
+
+    Args:
+        study: as it is resolved.
+        plan: of the study.
+        bench: of made-up pictures; it has the copies (`Workbench.twins`).
+        of_patient: pictures of a patient.
+        of_step: pictures of a hospital in one step or masked round.
+    """
+    is_local = isinstance(study.federation, Averaging | Scaffolding) and math.isinf(clip_of(plan.training).norm)
+    if bench.trains_head or not (is_local or plan.masked is not None):
+        return 0
+    trained, vector, cores = bench.network.trained, 4 * bench.network.num_parameters, max(1, len(bench.twins))
+    cores = min(cores, timetable_of(study).at_once) if is_local else cores
+    copies = len(bench.twins) * sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
+    pictures = min(bench.at_once, of_step if is_local else of_patient)
+    at_work = cores * ((4 if is_local else 2) * vector + pictures * _activation_bytes(bench))
+    return copies + at_work + (0 if is_local else max(cores * vector, min(ROW_BYTES, of_step * vector)))
+
+
+def _activation_bytes(bench: Workbench) -> int:
+    """Returns the bytes that the backward pass of one picture finds kept, parameters aside."""
+    trained = bench.network.trained
+    own, kept = {each.untyped_storage().data_ptr() for each in trained.parameters()}, dict[int, int]()
+
+    def seen(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
+        found = trained(bench.inputs_of(np.zeros(1, dtype=np.int64)))
+    del found  # until here the graph holds what was kept, so that no place is used twice
+    return sum(kept.values())
 
 
 def made_up_bench(

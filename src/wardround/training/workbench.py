@@ -72,6 +72,7 @@ class Workbench:
         network: the network, with the weights of the last call on the processor.
         initial_weights: the weights it was built with, (parameter,).
         cores: as given.
+        at_once: pictures of a batch, at most.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Workbench:
         self.network, self._pixels, self._masks, self._loss, self.device = network, pixels, masks, loss, device
         self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
-        self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
+        self.at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self.cores = torch.get_num_threads() if cores is None else cores
         self._there = network.trained if device == CPU else copy.deepcopy(network.trained).to(device)
         self._trained = {m: [p for p in m.parameters() if p.requires_grad] for m in (network.trained, self._there)}
@@ -105,7 +106,7 @@ class Workbench:
         self._centred: tuple[Vector, Workbench] | None = None
         self._answered: tuple[tuple[str | bytes, ...], Scores] | None = None
         self._is_twin = False
-        self._batching = Batching(network, pixels, self._inputs, masks, augmentation, lattice, self._at_once)
+        self._batching = Batching(network, pixels, self._inputs, masks, augmentation, lattice, self.at_once)
         self._head = HeadSums.of(network, self._inputs, loss, self.cores) if augmentation.is_identity else None
 
     @cached_property
@@ -238,12 +239,12 @@ class Workbench:
         drawn = [place for place, sample in enumerate(samples) if len(sample.chosen)]
         counts = [int(samples[place].patients.counts[samples[place].chosen].sum()) for place in drawn]
         is_fit = self._head is None and self.device == CPU and self._augmentation.is_identity
-        if not is_fit or self._independence is not Independence.CHECKED or max(counts, default=0) > self._at_once:
+        if not is_fit or self._independence is not Independence.CHECKED or max(counts, default=0) > self.at_once:
             return None
         self._train(self._there)
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         shared = _PIXELS_SHARED // max(1, int(np.prod(self._pixels.shape[2:])))
-        most = max(1, min(self._at_once, shared, -(-sum(counts) // self.cores)))
+        most = max(1, min(self.at_once, shared, -(-sum(counts) // self.cores)))
 
         def block(first: int, last: int) -> Block:
             [(batch, _)] = self._batching.batches([samples[place] for place in drawn[first:last]], 0)
@@ -348,7 +349,7 @@ class Workbench:
     def _probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """Yields some rows and the class probabilities of each, (row, class, *space), float64."""
         models = weights if isinstance(weights, tuple) else (weights,)
-        for part in np.array_split(rows, max(1, math.ceil(len(rows) / self._at_once))):
+        for part in np.array_split(rows, max(1, math.ceil(len(rows) / self.at_once))):
             total: float | Tensor = 0.0
             for model in models:
                 self._load(self._there, model)
