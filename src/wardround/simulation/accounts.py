@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wardround import __version__
 from wardround.accounting.numbers import number_to_json
+from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.hospital.charged import open_accounts as open_all
@@ -33,6 +34,8 @@ from wardround.simulation.references import POOLED
 from wardround.training.patients import training_patients
 from wardround.types import HospitalName
 
+_KEEPS, _KEEP = "run that did not end keeps", "runs that did not end keep"
+_GIVE_UP = "go on with wardround resume, give a run up with wardround ledger end, or "
 FILE = "ledger.json"
 IN_FOLDER = "ledger.sqlite"
 
@@ -200,10 +203,15 @@ def open_accounts(
         limit = ledger.limit
         assert limit is not None, "a ledger without a limit leaves nobody out"
         spent = spending_of(ledger, [patient.id for patients in places.values() for patient in patients])
+        parts = ledger.book().parts.values()
+        waiting = {part.begun.run for part in parts if part.groups and not part.is_ended} - {run}
+        kept = f", and {counted(len(waiting), _KEEPS, _KEEP)} what is foreseen" if waiting else ""
         raise BudgetExhausted(
             f"Somebody must have budget left for this study, and everybody in it has spent up to epsilon = "
-            f"{spent.greatest:.2f} of {limit.epsilon:g} at delta = {limit.delta:g} in ledger {ledger.path}. Nothing "
-            "was changed; set another limit with wardround ledger set-limit if that is right."
+            f"{spent.greatest:.2f} of {limit.epsilon:g} at delta = {limit.delta:g} in ledger {ledger.path}{kept}. "
+            f"Nothing was changed; {_GIVE_UP if waiting else ''}set another limit with wardround ledger set-limit if "
+            "that is right.",
+            code="budget-exhausted-kept" if waiting else None,
         )
     return Accounts(ledger, run, accounts, standing, materials.images.digest)
 
