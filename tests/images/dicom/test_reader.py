@@ -228,6 +228,25 @@ def test_files_without_uids_keep_their_names_when_another_patient_leaves(dicom, 
     assert some.items() < whole.items()
 
 
+@pytest.mark.parametrize("others", [["Bob"], ["bob"], []])
+def test_ids_of_a_table_that_a_spreadsheet_changed_are_said(dicom, tmp_path, others):
+    for number, person in enumerate(["007", "0042", *others]):
+        dicom.picture(tmp_path, f"x{number}", person, level=number)
+    dicom.labels(tmp_path, "label,patient_id", "ill,7", "well,42", "well,bob", "ill,gone")
+    cause = "but for leading zeros, case or dashes"
+    with contextlib.ExitStack() as stack:
+        refused = stack.enter_context(raises_code(DataError, "data-nothing-left")) if others != ["bob"] else None
+        listing = dicom.read(tmp_path)
+    said = str(refused.value) if refused else "; ".join(listing.notes)
+    assert cause in said
+    assert "007" not in said
+    if not refused:
+        assert {one.name: one.label for one in listing.left_out if cause in one.cause} == {
+            "line 2": "ill",
+            "line 3": "well",
+        }
+
+
 def test_a_study_under_two_patients_is_said(dicom, export):
     study = pydicom.dcmread(export / "a").StudyInstanceUID
     dicom.edit(export / "b/IM0001", StudyInstanceUID=study)

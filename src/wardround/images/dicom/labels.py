@@ -7,11 +7,11 @@ patient's where somebody forgot the names of the columns.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wardround.errors import DataError
 from wardround.images.csv_file import Row, Table, read_table
-from wardround.images.identity import folded
+from wardround.images.identity import folded, likeness
 from wardround.images.listing import ReaderOptions
 from wardround.images.store import Store
 from wardround.images.table import bytes_of_table, checked, part_of, refusal, wrong_part
@@ -26,12 +26,16 @@ _NAME = "the table of labels"
 
 @dataclass(frozen=True)
 class Label:
-    """The row of one patient, study, series or image; `line` is the first that names it."""
+    """The row of one patient, study, series or image; `line` is the first that names it.
+
+    `likeness` is shared by ids of patients that look alike (`identity.likeness`); None of other names.
+    """
 
     line: int
     label: str
     site: str | None
     split: str | None
+    likeness: str | None = None
 
     def agrees(self, other: "Label") -> bool:
         """Returns True if another row says the same."""
@@ -91,6 +95,8 @@ def _matched(table: Table, column: str, name_for: Callable[[str, str], str], opt
     problems = []
     for row in found.rows:
         label = _label_of(row)
+        if column == "patient_id":
+            label = replace(label, likeness=name_for("likeness", likeness(row.values[column])))
         if wrong_part(row):
             problems.append(f"line {row.line}: split is none of train, val, test")
         elif not rows.setdefault(name_for(COLUMNS[column], row.values[column]), label).agrees(label):

@@ -32,6 +32,12 @@ from wardround.images.store import Store
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"
 MAX_SEGMENTS = 255
 
+_UNMATCHED = "rows of the table of labels that match nothing that is read"
+_LOOKS_ALIKE = (
+    "rows of the table of labels whose patient_id is that of a picture but for leading zeros, case or dashes, as "
+    "spreadsheets change them; write ids there as text"
+)
+
 
 def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) -> Listing:
     """Returns every picture or volume of an export that has a patient, and a label or a segmentation.
@@ -218,7 +224,7 @@ def _labelled(
     def labels_of(unit: Unit) -> set[Label]:
         keys = unit.named(table.kind) & table.rows.keys()
         matched.update(keys)
-        return {replace(table.rows[key], line=0) for key in keys}
+        return {replace(table.rows[key], line=0, likeness=None) for key in keys}
 
     for unit in units:
         found = labels_of(unit)
@@ -232,9 +238,12 @@ def _labelled(
     for unit, cause in gone:
         names = {row.label for row in labels_of(unit)}
         left_out.append(LeftOut(_called(unit), cause, names.pop() if len(names) == 1 else None))
-    unmatched = [row for key, row in table.rows.items() if key not in matched]
-    if unmatched:
-        cause = "rows of the table of labels that match nothing that is read"
+    without = {header.likeness for unit in units if not labels_of(unit) for header in unit.headers} - {None}
+    causes_of: dict[str, list[Label]] = {}
+    for key, row in table.rows.items():
+        if key not in matched:
+            causes_of.setdefault(_LOOKS_ALIKE if row.likeness in without else _UNMATCHED, []).append(row)
+    for cause, unmatched in sorted(causes_of.items()):
         notes.append(f"{cause} ({len(unmatched):,})")
         left_out += [LeftOut(f"line {row.line}", cause, row.label) for row in unmatched]
     class_names = tuple(sorted({row.label for row in table.rows.values()}, key=numbers_first))
