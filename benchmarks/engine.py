@@ -7,11 +7,11 @@ One step is forward, loss, backward, clip of each patient, noise of std 1 times 
 Each engine has a process of its own, as in the work of those who use it, and the ordinary step another; one of them
 computes at a time, in turn, each between two turns of the ordinary step. A ratio is over the mean of those two, and
 the table has the median and the quartiles of the rounds. Peak memory is that of a fresh process, less what was
-resident before the first step, over the ordinary step's: of the first step, in which ours checks its batch, and of
-three later ones (in one of 32 or more of which it checks again); for ours and the ordinary step the median of three
-processes, as the holes of a heap differ. Every engine's clipped sum is compared with a loop of one-picture backward
-passes in float64. Writes the result file (benchmarks/results/engine.json) after each network. Run from the root of the
-repository, on a quiet machine.
+resident before the first step, over the ordinary step's: of the first step, in which ours checks its batch, and
+the median of three later ones (in one of 32 or more it checks again); for ours and the ordinary step the median of
+three processes, as the holes of a heap differ. Every engine's clipped sum is compared with a loop of one-picture
+backward passes in float64. Writes the result file (benchmarks/results/engine.json) after each network. Run from the
+root of the repository, on a quiet machine.
 
 Opacus and MONAI come with `pip install 'wardround[bench]'`; what is absent is said and left out. fastDP needs
 `transformers` as well. `--allocator tuned` keeps large temporaries out of mmap, which Opacus gains from and nobody
@@ -77,7 +77,7 @@ def main() -> None:
         "networks": _kept(options),
     }
     for name in options.networks:
-        table["networks"][name] = _network(name, engines, options, console)
+        table["networks"][name] = _network(name, engines, options, console, table["networks"].get(name, {}))
         table["summary"] = summary(table["networks"], options.quick or options.rounds < 3)
         _write(table, options.out)
     if "curves" in options.parts and OURS in engines:
@@ -109,7 +109,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--deepee", type=Path, help="source folder of deepee")
     parser.add_argument("--fastdp", type=Path, help="source folder of fast-differential-privacy")
     parser.add_argument("--conformance", action="store_true", help="ask every engine the conformance suite")
-    parser.add_argument("--keep", action="store_true", help="keep the networks that are in the result file")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep what is in the result file and is not measured anew"
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -138,20 +140,24 @@ def _kept(options: argparse.Namespace) -> dict[str, Any]:
     return networks
 
 
-def _network(name: str, engines: list[str], options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Everything about one network; each part in a process of its own."""
+def _network(
+    name: str, engines: list[str], options: argparse.Namespace, console: Console, kept: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything about one network, each part in a process of its own; parts that are not asked for are as `kept`."""
     case = CASES[name].quick() if options.quick else CASES[name]
-    row: dict[str, Any] = {"title": case.title, "batch": case.batch, "shape": list(case.shape)}
+    row = kept | {"title": case.title, "batch": case.batch, "shape": list(case.shape)}
     if case.missing is not None:
         row["missing"] = case.missing
         show_network(console, name, row)
         return row
     common = {"network": name, "quick": options.quick, "memory_bytes": options.memory_bytes}
-    found: dict[str, dict[str, Any]] = {engine: {} for engine in engines}
+    before = {OURS: kept.get("ours", {})} | kept.get("variants", {}) | kept.get("peers", {})
+    found: dict[str, dict[str, Any]] = before | {engine: before.get(engine, {}) for engine in engines}
     if "times" in options.parts:
         timed = times(common | _environment(options), engines, options.rounds)
         row |= {key: value for key, value in timed.items() if key != "engines"}
         for engine in engines:
+            found[engine].pop("fails", None)
             found[engine] |= timed["engines"][engine]
     if "agreement" in options.parts:
         asked = [
@@ -162,11 +168,11 @@ def _network(name: str, engines: list[str], options: argparse.Namespace, console
             error = errors.get(engine, errors.get("fails"))
             found[engine]["error" if isinstance(error, float) else "error_fails"] = error
     if "memory" in options.parts:
-        row |= _memory(common, found, options)
+        row |= _memory(common, {engine: found[engine] for engine in engines}, options)
     ours = found.get(OURS, {})
     row |= {"step_ratio": ours.get("step_ratio"), "memory_ratio": ours.get("memory_ratio"), "ours": ours}
-    row["variants"] = {engine: found[engine] for engine in engines if ENGINES[engine].kind == "variant"}
-    row["peers"] = {engine: found[engine] for engine in engines if ENGINES[engine].kind == "peer"}
+    row["variants"] = {engine: each for engine, each in found.items() if ENGINES[engine].kind == "variant"}
+    row["peers"] = {engine: each for engine, each in found.items() if ENGINES[engine].kind == "peer"}
     show_network(console, name, row)
     return row
 
