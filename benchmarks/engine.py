@@ -63,8 +63,10 @@ def main() -> None:
     os.environ |= TUNED if options.allocator == "tuned" else {}
     console = Console(width=None if sys.stdout.isatty() else 170)
     engines = _available(options, console)
-    table: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    before = _kept(options)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    table: dict[str, Any] = before | {
+        "date": now,
         "machine": machine(options.threads),
         "settings": {
             "rounds": options.rounds,
@@ -74,7 +76,7 @@ def main() -> None:
             "quick": options.quick,
         },
         "skipped": {name: text for name in options.engines if (text := ENGINES[name].missing(_sources(options)))},
-        "networks": _kept(options),
+        "networks": before.get("networks", {}),
     }
     for name in options.networks:
         table["networks"][name] = _network(name, engines, options, console, table["networks"].get(name, {}))
@@ -82,11 +84,14 @@ def main() -> None:
         _write(table, options.out)
     if "curves" in options.parts and OURS in engines:
         request = {"kind": "curves", "rounds": options.rounds, "quick": options.quick}
-        table["curves"] = _asked(request, options)
+        table |= {"curves": _asked(request, options), "curves_date": now}
         show_curves(console, table["curves"])
     if options.conformance:
         asked = [name for name in engines if ENGINES[name].kind != "variant"]
-        table["conformance"] = _asked({"kind": "conformance", "engines": asked}, options)
+        table |= {
+            "conformance": _asked({"kind": "conformance", "engines": asked}, options),
+            "conformance_date": now,
+        }
         show_conformance(console, table["conformance"], asked)
     if table["networks"]:
         table["summary"] = summary(table["networks"], options.quick or options.rounds < 3)
@@ -136,8 +141,8 @@ def _available(options: argparse.Namespace, console: Console) -> list[str]:
 def _kept(options: argparse.Namespace) -> dict[str, Any]:
     if not options.keep or options.out is None or not options.out.exists():
         return {}
-    networks: dict[str, Any] = json.loads(options.out.read_text())["networks"]
-    return networks
+    table: dict[str, Any] = json.loads(options.out.read_text())
+    return table
 
 
 def _network(

@@ -104,10 +104,9 @@ def ordinary_channels_last(work: Workload) -> Step:
 
 def ordinary_kept_heap(work: Workload) -> Step:
     """The step without privacy where free memory at the heap's end is kept, as our engine has it in its process."""
-    from wardround.per_patient.process import outside_the_heap
+    from wardround.per_patient.process import keep_heap
 
-    with outside_the_heap():
-        pass
+    keep_heap()
     return ordinary(work)
 
 

@@ -39,14 +39,15 @@ def times(request: dict[str, Any], engines: Sequence[str], rounds: int) -> dict[
 
     Args:
         request: network, batch and surroundings, as `_serve` reads them.
-        engines: keys of `ENGINES`; those that raise, and those whose process dies, are recorded with the reason.
+        engines: keys of `ENGINES`; those that raise or die before their first turn are recorded with the reason.
         rounds: turns of each engine, in a new order each.
     """
     table: dict[str, Any] = {"engines": {}}
     running: dict[str, Connection] = {}
     with ExitStack() as stack:
         reference = stack.enter_context(_own_process(None, request))
-        _first(reference)
+        if "fails" in (said := _first(reference)):
+            return {"engines": dict.fromkeys(engines, said)}
         for name in engines:
             connection = stack.enter_context(_own_process(name, request))
             table["engines"][name] = _first(connection)

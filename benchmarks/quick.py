@@ -80,14 +80,7 @@ def measured(repeats: int, folder: Path, data: Path) -> dict[str, list[float]]:
     """Returns the ratios of every row, one a repeat."""
     found: dict[str, list[float]] = {}
     for name in NETWORKS:
-        request = {
-            "network": name,
-            "quick": True,
-            "memory_bytes": 1 << 30,
-            "threads": 1,
-            "deepee": None,
-            "fastdp": None,
-        }
+        request = {"network": name, "quick": True, "memory_bytes": 1 << 30, **SURROUNDINGS}
         table = times(request, ["wardround"], repeats * 3)["engines"]["wardround"]
         low, high = table["cpu_quartiles"]
         found[f"private step, {name}"] = [low, table["cpu_ratio"], high]

@@ -94,29 +94,46 @@ def in_single_precision() -> Iterator[None]:
                 setattr(backend, name, before)
 
 
+def keep_heap() -> None:
+    """Keeps free memory of the heap for the next step (glibc on Linux; elsewhere does nothing).
+
+    Two limits of the process stay: what is larger than 32 MB is mapped, as glibc by itself does in a process with large
+    tensors, and up to 1 GB that is free at the heap's end is kept, which would otherwise go back to the operating
+    system and have every page cleared in each step (up to 0.3 s a step of DenseNet-121). Limits in the environment
+    (`MALLOC_...`, `GLIBC_TUNABLES`) are left as they are.
+    """
+    library = _glibc()
+    if library is not None:
+        library.mallopt(_MAPPED_FROM, LARGEST_IN_HEAP)
+        library.mallopt(_KEPT_AT_TOP, _BETWEEN_STEPS)
+
+
 @contextmanager
 def outside_the_heap() -> Iterator[None]:
     """Keeps large memory that is asked for inside out of the C library's heap (glibc on Linux; elsewhere does nothing).
 
     A check needs several times the memory of a step. In the heap such memory leaves holes between small objects that
     live on, and later steps spread over all of them: twice the memory of a U-Net's step. Outside, it goes back to the
-    operating system once it is free. Afterwards free memory of the heap is given back, and two limits of the process
-    stay: what is larger than 32 MB is mapped, as glibc by itself does in a process with large tensors, and up to 1 GB
-    that is free at the heap's end is kept for the next step, which would otherwise have every page of it cleared (up
-    to 0.3 s a step of DenseNet-121). Limits in the environment (`MALLOC_...`, `GLIBC_TUNABLES`) are left as they are.
+    operating system once it is free. Afterwards free memory of the heap is given back, and its limits are those of
+    `keep_heap`.
     """
-    is_theirs = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
-    library = ctypes.CDLL(None) if sys.platform == "linux" and not is_theirs else None
-    if library is None or not hasattr(library, "malloc_trim"):  # musl has none
+    library = _glibc()
+    if library is None:
         yield
         return
     library.mallopt(_MAPPED_FROM, _WHILE_CHECKING)
     try:
         yield
     finally:
-        library.mallopt(_MAPPED_FROM, LARGEST_IN_HEAP)
-        library.mallopt(_KEPT_AT_TOP, _BETWEEN_STEPS)
+        keep_heap()
         library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Returns the C library where its limits are ours to set; None of another one."""
+    is_theirs = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    library = ctypes.CDLL(None) if sys.platform == "linux" and not is_theirs else None
+    return library if library is not None and hasattr(library, "malloc_trim") else None  # musl has none
 
 
 @contextmanager

@@ -69,15 +69,15 @@ def local_steps(
 def _in_step(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:
     """Returns weights and velocity of hospitals that take each step together."""
     weights = [own.weights for own in runs]
-    velocities = [np.zeros_like(own.weights) if own.run.velocity is None else own.run.velocity for own in runs]
+    velocities = [
+        np.zeros_like(own.weights) if own.run.velocity is None else own.run.velocity.copy() for own in runs
+    ]
     for step in range(max((own.run.steps for own in runs), default=0)):
         places = [place for place, own in enumerate(runs) if step < own.run.steps]
         at = [weights[place] for place in places]
         sums = _sums(workbench, part, [runs[place] for place in places], at)
         for place, clipped in zip(places, sums, strict=True):
-            weights[place], velocities[place] = _stepped(
-                part, runs[place], clipped, weights[place], velocities[place]
-            )
+            weights[place] = _stepped(part, runs[place], clipped, weights[place], velocities[place])
     return list(zip(weights, velocities, strict=True))
 
 
@@ -107,19 +107,23 @@ def _sums(
     ]
 
 
-def _stepped(
-    part: Training, own: LocalRun, clipped: ClippedSum, weights: Vector, velocity: Vector
-) -> tuple[Vector, Vector]:
-    """Returns weights and velocity after one step."""
+def _stepped(part: Training, own: LocalRun, clipped: ClippedSum, weights: Vector, velocity: Vector) -> Vector:
+    """Returns the weights after one step, in memory of their own; the velocity is changed in place.
+
+    Memory as long as the weights is mapped anew each time, which took longer than the sums.
+    """
     run = own.run
     expected = share_of_patients(part) * max(1, len(own.patients)) if run.denominator is None else run.denominator
-    gradient = noised_sum(part, clipped, own.noise) / np.float32(expected)
+    gradient = noised_sum(part, clipped, own.noise)
+    gradient /= np.float32(expected)
     if run.proximal:
-        gradient = gradient + np.float32(run.proximal) * (weights - own.weights)
+        gradient += np.float32(run.proximal) * (weights - own.weights)
     if run.correction is not None:
-        gradient = gradient + run.correction
-    velocity = np.float32(run.momentum) * velocity + gradient
-    return weights - np.float32(run.learning_rate) * velocity, velocity
+        gradient += run.correction
+    velocity *= np.float32(run.momentum)
+    velocity += gradient
+    moved = np.multiply(velocity, np.float32(run.learning_rate), out=gradient)
+    return np.subtract(weights, moved, out=moved)
 
 
 def class_of_patients(patients: TrainingPatients) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -163,7 +163,7 @@ class Workbench:
             self._memory_bytes, masks=self._masks, augmentation=self._augmentation, inputs=self._inputs,
             lattice=self._lattice, cores=1,
         )  # fmt: skip
-        twin._is_twin, twin._batching = True, self._batching
+        twin._is_twin, twin._batching, twin.initial_weights = True, self._batching, self.initial_weights
         return twin
 
     def on_cores(self, function: Callable[["Workbench", Item], Found], items: Sequence[Item]) -> list[Found]:

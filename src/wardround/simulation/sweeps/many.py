@@ -176,8 +176,9 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
             mode="json",
             include={"site": True, "data": True, "model": {"encoder", "moments"}, "performance": {"cache"}},
         )
+        cores = {"privacy": {"plan", "trust", "sum", "sampling_prob"}, "federation": {"strategy"}}
         sizes = pictures | study.model_dump(
-            mode="json", include={"model", "training", "performance"}
+            mode="json", include={"model": True, "training": True, "performance": True, **cores}
         ) | {"hospitals": study.hospitals.count}  # fmt: skip
         data_key, size_key = (json.dumps(key, sort_keys=True) for key in (pictures, sizes))
         try:
