@@ -8,7 +8,14 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom")
 
+from tests.errors import raises_code  # noqa: E402
 from tests.images.dicom.write import write_dicom, write_picture  # noqa: E402
+
+from wardround.config import read_study  # noqa: E402
+from wardround.coordinator.observer import Silent  # noqa: E402
+from wardround.errors import DataError  # noqa: E402
+from wardround.hospital.pictures import list_pictures  # noqa: E402
+from wardround.simulation.materials import gather  # noqa: E402
 
 CANARY = "CANARY"
 
@@ -123,3 +130,26 @@ def test_volumes_of_an_export_train_a_solid_network(study_file, wardround, tmp_p
     ended = wardround("run", path, "--out", tmp_path / "out", "--json")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["auroc"] is not None
+
+
+def test_two_persons_of_one_id_at_two_sites_are_told_apart_by_a_table(study_file, tmp_path):
+    """One PatientID from two issuers is refused by sites with the remedy; the remedy gives each person one site."""
+    export, rows = tmp_path / "export", ["label,sop_uid,site"]
+    for number in range(24):
+        site, person = ("north", "south")[number % 2], "7" if number < 2 else f"p{number}"
+        path = write_picture(np.full((1, 8, 8), 9 * number, np.uint8), export / f"{number}", patient_id=person)
+        found = pydicom.dcmread(path)
+        found.IssuerOfPatientID = site
+        found.save_as(path)
+        rows.append(f"{'ill' if number % 4 < 2 else 'well'},{found.SOPInstanceUID},{site}")
+    (export / "labels.csv").write_text("\n".join(rows))
+    data = {"layout": "dicom", "path": str(export), "phantom": None, "key_file": str(tmp_path / "hospital.key")}
+    study = read_study(study_file(data=data | {"test": "stratified"}, hospitals={"count": 2, "scheme": "site"}))
+    with raises_code(DataError, "data-several-sites") as refused:
+        gather(study, Silent())
+    assert "patients.csv" in str(refused.value)
+    patients = [entry.patient for entry in list_pictures(study).entries]
+    one = next(entry.file for entry in list_pictures(study).entries if patients.count(entry.patient) == 2)
+    (export / "patients.csv").write_text(f"picture,patient\n{one},another\n")
+    split = gather(study, Silent()).split
+    assert sum(map(len, (split.test, *split.hospitals.values()))) == 24
