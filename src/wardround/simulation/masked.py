@@ -7,18 +7,19 @@ compared beforehand (`wardround keys`); here one process holds all of them, whic
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from wardround.agreed.masks import agreement_of, fitting, mechanism_of
 from wardround.boundary.private import make_private_folder
+from wardround.boundary.text import brief, read_alike
 from wardround.config import Study
-from wardround.errors import FederationError
+from wardround.errors import DataError, FederationError
 from wardround.hospital.agent import Agent
 from wardround.hospital.masked import MaskedRounds
 from wardround.privacy.plans.plan import Plan
-from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey, check_name
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.secure_aggregation.round.agreement import Agreement
@@ -69,15 +70,34 @@ def own_folder(folder: Path | None, name: HospitalName) -> Path | None:
     return folder / quoted
 
 
-def check_masks(plan: Plan, parameters: int) -> None:
+def check_masks(plan: Plan, parameters: int, names: Iterable[HospitalName]) -> None:
     """Refuses, before a run has begun, masked sums that could not be formed; says nothing of others.
 
     Raises:
+        DataError: no key can be pinned under the name of a hospital (code `data-hospital-names`).
         FederationError: no ring holds sums over so many patients.
         PrivacyError: the grid cannot carry so many parameters.
     """
     if plan.masked is not None:
+        _check_names(list(names))
         fitting(mechanism_of(plan, parameters), plan)
+
+
+def _check_names(names: list[HospitalName]) -> None:
+    """Refuses names under which no key can be pinned."""
+    wrong = read_alike(names)
+    for name in names:
+        try:
+            check_name(name)
+        except FederationError:
+            wrong.append(name)
+    if wrong:
+        raise DataError(
+            "`[hospitals] names` must have 1 to 100 printable characters each, none of them a space at an end, and "
+            f"differ by more than case and spaces where sums are masked, got {', '.join(map(brief, wrong))}. Rename "
+            'them (with scheme = "site" in the column site as well), or set `[privacy] sum` to "simulated".',
+            code="data-hospital-names",
+        )
 
 
 def _identity(name: HospitalName, folder: Path | None, begun: bool) -> Identity:

@@ -1,16 +1,13 @@
 """The materials of a study: its pictures, its hospitals and test patients, and its network."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from wardround.agreed.network import build_network
-from wardround.boundary.text import brief, read_alike
 from wardround.config import Study
 from wardround.coordinator.observer import Observer
-from wardround.errors import DataError, FederationError
+from wardround.errors import DataError
 from wardround.hospital.pictures import read_images, workbench_of
 from wardround.images.patients import ImageSet
-from wardround.secure_aggregation.keys.identity import check_name
 from wardround.simulation.dealing import Split, split_patients
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
@@ -62,7 +59,6 @@ def gather(study: Study, observer: Observer) -> Materials:
             f"hospitals.count must be the number of sites in the data, {len(split.hospitals)}, got "
             f"{options.count}; correct the study file, or list all of them in hospitals.names."
         )
-    _check_names(split.hospitals)
     observer.stage(f"building {study.model.name}")
     network = build_network(
         study, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
@@ -79,20 +75,3 @@ def gather(study: Study, observer: Observer) -> Materials:
         validation=training_patients(split.validation, None),
         workbench=workbench,
     )
-
-
-def _check_names(names: Iterable[str]) -> None:
-    """Refuses hospitals whose names no key can be pinned under, before a ledger keeps anything for the run."""
-    listed = list(names)
-    wrong = read_alike(listed)
-    for name in listed:
-        try:
-            check_name(name)
-        except FederationError:
-            wrong.append(name)
-    if wrong:
-        raise DataError(
-            "hospitals must have names of 1 to 100 printable characters that differ by more than case and spaces, got "
-            f"{', '.join(map(brief, wrong))}. Rename them in the column site, or in `[hospitals] names`.",
-            code="data-hospital-names",
-        )

@@ -85,7 +85,7 @@ def run_study(
     with using_threads(study.performance.threads):
         materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
-    check_masks(plan, materials.workbench.network.num_parameters)
+    check_masks(plan, materials.workbench.network.num_parameters, materials.split.hospitals)
     threads = _threads_for(study, plan, materials)
     key = own_key()
     with (

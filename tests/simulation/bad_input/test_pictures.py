@@ -7,7 +7,9 @@ import shutil
 import pytest
 from PIL import Image
 from tests.images.png_files import png_claiming
+from tests.simulation.runs import resume_run, stopped
 
+from wardround.config import read_study
 from wardround.errors import DataError
 from wardround.ledger.place import own_ledger
 
@@ -95,6 +97,20 @@ def test_a_study_that_counts_the_sites_wrong_is_refused(of_pictures, refused, pi
     assert "hospitals.count must be the number of sites in the data, 2, got 3" in message
 
 
+@pytest.mark.parametrize("strange", ["North", "n" * 101])
+def test_names_that_take_no_key_serve_where_sums_have_no_masks(of_pictures, pictures, tmp_path, strange):
+    """Keys are made for masks alone: a run of simulated sums begins, and goes on, under any names."""
+    table(
+        pictures,
+        "file,label,patient_id,site",
+        lambda number, file: [file, file.split("/")[0], f"p{number}", ("north", strange, "south")[number % 3]],
+    )
+    hospitals, privacy = {"scheme": "site", "count": 3}, {"sum": "simulated", "num_patients": 32}
+    stopped(read_study(of_pictures(hospitals=hospitals, privacy=privacy)), tmp_path / "out")
+    ledgers = resume_run(tmp_path / "out").certificate["ledgers"]
+    assert set(ledgers) == {"north", strange, "south"}
+
+
 @pytest.mark.parametrize("strange", ["North", "no rth", "n" * 101])
 def test_hospitals_whose_names_take_no_key_are_refused_before_a_ledger_keeps_anything(
     of_pictures, refused, pictures, strange
@@ -105,7 +121,8 @@ def test_hospitals_whose_names_take_no_key_are_refused_before_a_ledger_keeps_any
         lambda number, file: [file, file.split("/")[0], f"p{number}", ("north", strange, "south")[number % 3]],
     )
     study = of_pictures(hospitals={"scheme": "site", "count": 3}, privacy={"sum": "masked", "num_patients": 32})
-    refused(study, kind=DataError, code="data-hospital-names")
+    message = refused(study, kind=DataError, code="data-hospital-names")
+    assert "`[hospitals] names` must" in message
     assert not own_ledger().exists()
 
 
