@@ -166,6 +166,17 @@ def test_settings_that_differ_are_shown_unless_the_labels_have_them(entry, tmp_p
     assert overview_of("lungs", labelled).settings == {}
 
 
+def test_the_folder_of_an_own_encoder_is_not_shown_and_its_hash_is(entry, tmp_path):
+    entries = [entry(1.0), entry(2.0)]
+    for name, one in zip("ab", entries, strict=True):
+        encoder = f'[model.own_encoder]\nfile = "/home/anna/{name}/enc.onnx"\nsha256 = "{name * 64}"\n'
+        object.__setattr__(one.record, "study", one.record.study + encoder)
+    overview = overview_of("lungs", entries)
+    assert list(overview.settings) == ["model.own_encoder.sha256"]
+    assert "/home/anna" not in page_of(overview, tmp_path)
+    assert "/home/anna" not in (tmp_path / "comparison.json").read_text()
+
+
 def test_a_run_without_test_figures_is_not_compared(entry):
     with raises_code(RecordError, "record-not-measured"):
         overview_of("lungs", [entry(1.0, bend=lambda certificate, results: results.update(metrics=None))])

@@ -83,6 +83,16 @@ def test_settings_do_not_show_where_the_pictures_lie(make_record):
     assert 'path = "…/radiographs"' in settings
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("site", "path"), ("site", "key_file"), ("site.patients", "table"), ("model", "weights"),
+     ("model.own_encoder", "file"), ("privacy", "ledger"), ("performance", "cache")],
+)  # fmt: skip
+def test_settings_do_not_show_the_folder_of_any_file(make_record, section, key):
+    settings = numbers_of(make_record(study=f'[{section}]\n{key} = "/home/anna/x/one.bin"\n')).settings
+    assert settings == f'[{section}]\n{key} = "…/one.bin"'
+
+
 def test_the_digest_of_the_data_is_not_shown(make_record):
     assert not any("febef1cf" in value for _, value in numbers_of(make_record()).environment)
 

@@ -38,7 +38,7 @@ _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"
 _ORDER = ("All patients in one place", "Federated", "Each hospital alone")
 _REPEATS = "repeats"
 _FOLDERS = re.compile(
-    r'^(path|labels|key_file|ledger|cache|weights) = "(?:[^"\n]*[/\\])?([^"/\\\n]*)"$', re.MULTILINE
+    r'^(path|labels|key_file|table|ledger|cache|weights|file) = "(?:[^"\n]*[/\\])?([^"/\\\n]*)"$', re.MULTILINE
 )
 _FINDINGS = {
     "unreadable": "unreadable pictures, left out",

@@ -20,6 +20,7 @@ _UNTOLD = (
     "data.path",
     "privacy.ledger",
     "model.weights",
+    "model.own_encoder.file",
 )
 """Settings and sections that change no result, or are places on a machine: a file of weights has its hash beside it."""
 
