@@ -110,6 +110,20 @@ def test_an_unfinished_run_keeps_what_it_foresees_and_can_go_on(study_of, tmp_pa
     assert resume_run(tmp_path / "run").certificate["statement"]["epsilon"] <= 5
 
 
+def test_an_unfinished_run_of_strangers_is_no_advice(study_of, tmp_path):
+    """To end a run frees nothing for persons who are not in it: only runs of this study's persons are counted."""
+    limit(8.0)
+    run_study(study_of(privacy={"epsilon": 5.0}), tmp_path / "run")
+    with LedgerFile(own_ledger()) as ledger:
+        ledger.begin(
+            run="strange", study="strange", name="strange", hospital="elsewhere", persons=["stranger", "another"],
+            foreseen=GaussianEvent(EARLIER), epsilon=math.inf, delta=DELTA,
+        )  # fmt: skip
+    again = study_of(study={"name": "again"}, privacy={"epsilon": 5.0})
+    with raises_code(BudgetExhausted, "budget-exhausted"):
+        run_study(again, tmp_path / "again")
+
+
 # Ledgers that go with the run ----------------------------------------------------------------------------
 
 

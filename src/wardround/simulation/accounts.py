@@ -7,11 +7,13 @@ are nobody, and a rehearsal is charged to nobody's account: their ledger lies in
 """
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+
+import numpy as np
 
 from wardround import __version__
 from wardround.accounting.numbers import number_to_json
@@ -202,9 +204,8 @@ def open_accounts(
     if any(places.values()) and not any(account.admitted.any() for account in accounts.values()):
         limit = ledger.limit
         assert limit is not None, "a ledger without a limit leaves nobody out"
-        spent = spending_of(ledger, [patient.id for patients in places.values() for patient in patients])
-        parts = ledger.book().parts.values()
-        waiting = {part.begun.run for part in parts if part.groups and not part.is_ended} - {run}
+        everybody = [patient.id for patients in places.values() for patient in patients]
+        spent, waiting = spending_of(ledger, everybody), _waiting(ledger, everybody)
         kept = f", and {counted(len(waiting), _KEEPS, _KEEP)} what is foreseen" if waiting else ""
         raise BudgetExhausted(
             f"Somebody must have budget left for this study, and everybody in it has spent up to epsilon = "
@@ -214,6 +215,15 @@ def open_accounts(
             code="budget-exhausted-kept" if waiting else None,
         )
     return Accounts(ledger, run, accounts, standing, materials.images.digest)
+
+
+def _waiting(ledger: LedgerFile, persons: Sequence[str]) -> set[str]:
+    """Returns the runs that did not end and keep what is foreseen from any of these persons."""
+    book = ledger.book()
+    places = book.places_of([ledger.pseudonym(person) for person in persons])
+    histories = [book.histories[group] for group in np.unique(book.group_of[places[places >= 0]]).tolist()]
+    parts = [book.parts[number] for history in histories for number in history]
+    return {part.begun.run for part in parts if not part.is_ended}
 
 
 def admitted(study: Study, materials: Materials, accounts: Accounts) -> tuple[Materials, int]:
