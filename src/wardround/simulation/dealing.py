@@ -237,8 +237,8 @@ def _by_site(
         raise DataError(
             "a patient must be in exactly one hospital, but "
             f"{counted(several, 'patient has', 'patients have')} images from two sites "
-            "or more. Give all images of a person one site, tell two persons of one id apart in patients.csv, or choose "
-            "another scheme.",
+            "or more. Give all images of a person one site, tell two persons of one id apart in patients.csv, or "
+            "choose another scheme.",
             code="data-several-sites",
         )
     unknown = sum(not patient.sites for patient in everyone)
