@@ -10,7 +10,7 @@ from tests.report.conftest import ONE_MODEL, ROUNDS
 
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent, to_json
 from wardround.errors import RecordError
-from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Charge, lines_of
+from wardround.report.comparison import ADD_UP, DEALT_ANEW, NOT_CHARGED, Charge, lines_of
 from wardround.report.guarantee import Guarantee
 from wardround.report.side_by_side import Entry, overview_of
 from wardround.report.write import write_comparison
@@ -200,6 +200,27 @@ def test_patients_dealt_anew_are_said_to_be_tested_on_and_trained_on(entry, seed
     assert (DEALT_ANEW in json.dumps(overview.to_json())) is overview.dealt_anew
     assert (DEALT_ANEW in page_of(overview, tmp_path)) is overview.dealt_anew
     assert (DEALT_ANEW in lines_of(overview)) is overview.dealt_anew
+
+
+def test_runs_that_do_not_tell_their_patients_are_not_said_to_be_dealt_anew(entry):
+    entries = [entry(1.0, r, seed=r) for r in range(2)]
+    for one in entries:
+        _untold(one.record.own)
+    assert not overview_of("lungs", entries).dealt_anew
+
+
+@pytest.mark.parametrize("places", [("one", "one"), ("one", "two")])
+def test_several_costs_are_said_to_add_up_on_page_terminal_and_json(entry, tmp_path, places):
+    entries = [entry(1.0, r) for r in range(2)]
+    for one, place in zip(entries, places, strict=True):
+        one.record.own["dataset"] = place
+        object.__setattr__(one.record, "study", one.record.study.replace("/srv/anna", f"/srv/{place}"))
+    overview = overview_of("lungs", entries)
+    several = len(set(places)) > 1
+    assert len(overview.together) == 1 + several
+    assert (ADD_UP in json.dumps(overview.to_json())) is several
+    assert (ADD_UP in page_of(overview, tmp_path)) is several
+    assert (ADD_UP in lines_of(overview)) is several
 
 
 @pytest.fixture

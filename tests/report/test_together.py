@@ -41,7 +41,7 @@ def run(make_record, monkeypatch, tmp_path_factory):
             results["references"] = references or {}
 
         record = make_record(bend, study=f'[study]\nname = "x"\n[data]\npath = "{path}"\n')
-        return type(record)(**(vars(record) | {"own": {"dataset": dataset}}))
+        return type(record)(**(vars(record) | {"own": {} if dataset is None else {"dataset": dataset}}))
 
     return make
 
@@ -109,6 +109,24 @@ def test_the_same_pictures_or_the_same_folder_are_the_same_patients(run, order):
     ]
     assert [one.runs for one in together_of([records[i] for i in order])] == [3]
     assert sorted(one.runs for one in together_of(records[:2])) == [1, 1]
+
+
+def test_runs_that_do_not_tell_their_patients_are_not_taken_for_the_same_and_may_be(run):
+    """Nothing of two records without `ledger.json` is the same but that both are without it."""
+    told = run(steps(5.0, 10), path="/srv/told")
+    untold = [run(steps(5.0, 10), dataset=None, path=f"/srv/{name}") for name in "ab"]
+    found = together_of([told, *untold])
+    assert [(one.runs, one.untold) for one in found] == [(1, 0), (1, 1), (1, 1)]
+    assert ["Its patients are not known" in one.sentence() for one in found] == [False, True, True]
+    assert "if another run is on the same, these add up" in found[1].sentence()
+    assert found[1].to_json()["runs_of_unknown_patients"] == 1
+
+
+def test_runs_from_one_folder_are_composed_also_where_one_does_not_tell_its_patients(run):
+    [together] = together_of([run(steps(5.0, 10)), run(steps(5.0, 10), dataset=None)])
+    assert (together.runs, together.untold) == (2, 1)
+    assert together.guarantee.epsilon == pytest.approx(gaussian_epsilon(math.sqrt(20 / 25), DELTA), rel=1e-4)
+    assert "Of 1 of them the patients are not known" in together.sentence()
 
 
 def test_unlike_units_and_relations_are_not_composed_with_each_other(run):

@@ -18,6 +18,10 @@ DEALT_ANEW = (
     "figures of some runs are about training patients of others. The composed epsilon covers the models, and not "
     "those figures."
 )
+ADD_UP = (
+    "Each line is about other patients, as far as these are known, or protects another unit; for a patient in several "
+    "of them, they add up as well."
+)
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,7 @@ class Overview:
             "settings": {key: list(values) for key, values in self.settings.items()},
             "not_comparable": self.not_comparable or None,
             "together": [one.to_json() for one in self.together],
-            "caveats": [NOT_CHARGED] + [DEALT_ANEW] * self.dealt_anew,
+            "caveats": [NOT_CHARGED] + [ADD_UP] * (len(self.together) > 1) + [DEALT_ANEW] * self.dealt_anew,
             "charge": None if self.charge is None else self.charge.sentence(),
             "best_by_validation": self.best,
             "choice": self.choice,
@@ -249,7 +253,7 @@ def lines_of(overview: Overview) -> list[str]:
     lines += [*(f"{one.measure} of {one.name}: {_spread(one.spread)}" for one in overview.baselines)]
     lines += [overview.choice, NOT_CHARGED]
     lines += [one.sentence() for one in overview.together]
-    lines += [DEALT_ANEW] * overview.dealt_anew
+    lines += [ADD_UP] * (len(overview.together) > 1) + [DEALT_ANEW] * overview.dealt_anew
     lines += [] if overview.charge is None else [overview.charge.sentence()]
     return lines + [f"{name} is not here: {why}" for name, why in overview.missing.items()]
 

@@ -10,7 +10,7 @@ from wardround.boundary.text import counted
 from wardround.noisers import Trust
 from wardround.report.canvas import Chart
 from wardround.report.charts import calibration_chart, comparison_chart, insiders_chart, rounds_chart
-from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Overview, Spread
+from wardround.report.comparison import ADD_UP, DEALT_ANEW, NOT_CHARGED, Overview, Spread
 from wardround.report.comparison_charts import curves_chart, epsilon_chart, hospitals_chart, spread_chart
 from wardround.report.contents import Report, Score
 
@@ -116,5 +116,6 @@ def render_comparison(overview: Overview) -> str:
         baselines=[(one.name, {**_GUESSED.get(one.key, {}), one.key: one.spread}) for one in overview.baselines],
         charts={name: markup_of(drawn(overview)) for name, drawn in drawers.items()},
         not_charged=NOT_CHARGED,
+        add_up=ADD_UP,
         dealt_anew=DEALT_ANEW,
     )

@@ -103,12 +103,17 @@ def _held_out(entry: Entry, test: Aside | None) -> tuple[object, ...]:
     """Returns a value that two runs share if their test patients are the same.
 
     These follow from the data set and from the settings that set patients aside. A record that came without
-    `ledger.json` does not tell its data set, and shares its value with no other.
+    `ledger.json` does not tell its data set.
     """
-    study, dataset = _values_of(entry), entry.record.own.get("dataset")
+    study = _values_of(entry)
     places = [study[key] for key in ("data.test_fraction", "hospitals.split_seed")]
     placed = () if study["data.test"] == "published" else tuple(places)
-    return entry.run if dataset is None else dataset, study["data.test"], placed, test
+    return _dataset_of(entry), study["data.test"], placed, test
+
+
+def _dataset_of(entry: Entry) -> object:
+    """Returns a value that runs on the same data set share, and one that does not tell its data set with no other."""
+    return entry.record.own.get("dataset", ("not known", entry.run))
 
 
 def _not_comparable(
@@ -131,12 +136,12 @@ def _not_comparable(
 
 
 def _dealt_anew(entries: Sequence[Entry]) -> bool:
-    """Returns whether runs on the same data set differ in their test patients."""
+    """Returns whether runs that tell the same data set differ in their test patients."""
     places = ("hospitals.split_seed", "data.test", "data.test_fraction", "data.validation_fraction")
     dealt: defaultdict[object, set[str]] = defaultdict(set)
     for entry in entries:
         study = _values_of(entry)
-        dealt[entry.record.own.get("dataset")].add(repr([study[key] for key in places]))
+        dealt[_dataset_of(entry)].add(repr([study[key] for key in places]))
     return any(len(ways) > 1 for ways in dealt.values())
 
 

@@ -27,12 +27,14 @@ class Together:
     Attributes:
         without: runs on the same patients that give no guarantee; they are in no number.
         references: reference runs on the same patients, likewise.
+        untold: private runs whose records came without `ledger.json`: they may be on the patients of other entries.
         is_sum: epsilons and deltas were simply added, as some event does not tell all.
     """
 
     runs: int
     without: int
     references: int
+    untold: int
     guarantee: Guarantee
     relation: str
     is_sum: bool
@@ -53,6 +55,12 @@ class Together:
         ]
         if left:
             text += f" Not in it: {' and '.join(left)} on the same patients; with them there is no limit."
+        if self.untold:
+            known = "Its" if self.runs == 1 else f"Of {self.untold} of them the"
+            text += (
+                f" {known} patients are not known, as ledger.json, which has the data set, is missing; if another run "
+                "is on the same, these add up."
+            )
         if self.seeded:
             text += " Seeded runs are reproducible, not private."
         return text
@@ -63,6 +71,7 @@ class Together:
             "runs": self.runs,
             "runs_without_privacy": self.without,
             "reference_runs": self.references,
+            "runs_of_unknown_patients": self.untold,
             **self.guarantee.to_json(),
             "relation": self.relation,
             "by": "sum" if self.is_sum else "composition of all events",
@@ -76,6 +85,7 @@ class _Run:
     statement: Statement
     event: Event | None
     references: int
+    is_told: bool
 
     @property
     def is_private(self) -> bool:
@@ -97,7 +107,8 @@ def together_of(records: Sequence[RunRecord]) -> tuple[Together, ...]:
     Guarantee:
         An epsilon here holds for the models of all private runs, whichever was chosen after seeing which, at the
         smallest delta that one of them states. Runs are on the same patients if their pictures are the same or
-        come from the same folder; data sets that overlap otherwise are not recognised.
+        come from the same folder; data sets that overlap otherwise are not recognised. A record without `ledger.json`
+        has no digest of its pictures, which is no mark in common: its folder alone puts it with others.
     """
     found = []
     for people in _by_people(records):
@@ -109,7 +120,10 @@ def together_of(records: Sequence[RunRecord]) -> tuple[Together, ...]:
             guarantee, is_sum = _composed(alike, unit.value)
             seeded = any(run.statement.seeded for run in alike)
             without = len(runs) - len(private)
-            found.append(Together(len(alike), without, references, guarantee, relation.value, is_sum, seeded))
+            untold = sum(not run.is_told for run in alike)
+            found.append(
+                Together(len(alike), without, references, untold, guarantee, relation.value, is_sum, seeded)
+            )
     return tuple(found)
 
 
@@ -139,7 +153,8 @@ def _by_people(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 def _marks(record: RunRecord) -> set[str]:
-    tables, marks = JsonObject(record.tables(), "study.toml"), {f"digest {record.own.get('dataset')}"}
+    tables, own = JsonObject(record.tables(), "study.toml"), record.own
+    marks = {f"digest {own['dataset']}"} if "dataset" in own else set()
     paths = [tables.section(name).values.get("path") for name in ("site", "data")]
     return marks | {f"path {path}" for path in paths if path is not None}
 
@@ -152,4 +167,5 @@ def _read(record: RunRecord) -> _Run:
         Statement.from_json(certificate.section("statement").values),
         None if event is None else from_json(event.values),
         len(references),
+        "dataset" in record.own,
     )
