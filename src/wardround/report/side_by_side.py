@@ -55,7 +55,7 @@ def overview_of(
     for entry in entries:
         grouped.setdefault(entry.configuration, []).append(entry)
     reports = {entry.run: numbers_of(entry.record) for entry in entries}
-    columns = {m.key: m for r in reports.values() for m in _quality_of(r).measures}
+    columns = {m.key: m for r in reports.values() for m in quality_of(r).measures}
     rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
     together = together_of([entry.record for entry in entries])
     held_out = [
@@ -147,7 +147,7 @@ def _dealt_anew(entries: Sequence[Entry]) -> bool:
 
 def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Measure]) -> Row:
     loosest = max(zip(reports, group, strict=True), key=lambda pair: pair[0].guarantee.epsilon)
-    qualities = [_quality_of(report) for report in reports]
+    qualities = [quality_of(report) for report in reports]
     checked = [report.validation.quality for report in reports if report.validation is not None]
     first = group[0]
     return Row(
@@ -173,8 +173,12 @@ def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str
     )
 
 
-def _quality_of(report: Report) -> Quality:
-    """Returns the metrics of a run; every simulation has some."""
+def quality_of(report: Report) -> Quality:
+    """Returns the metrics of a run; every simulation has some.
+
+    Raises:
+        RecordError: no figure of a test patient left the hospitals.
+    """
     if report.quality is None:
         raise RecordError(
             f"A run must have figures of test patients to be compared, and {report.name} has none: no figure of a test "

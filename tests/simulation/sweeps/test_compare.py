@@ -1,6 +1,7 @@
 """A comparison from its files to its page: what it charges, what a spent ledger stops, and what it says then."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.errors import raises_code
@@ -10,7 +11,7 @@ from wardround.accounting.events import ComposedEvent
 from wardround.config import parse_study
 from wardround.config.sweep import parse_sweep, read_sweep
 from wardround.coordinator.observer import Silent
-from wardround.errors import BudgetExhausted, StudyError, WardroundError
+from wardround.errors import BudgetExhausted, RecordError, StudyError, WardroundError
 from wardround.ledger.file import LedgerFile
 from wardround.ledger.place import own_ledger
 from wardround.records.folder import RunRecord
@@ -139,6 +140,48 @@ def test_finished_runs_stand_beside_a_study_and_are_not_changed(sweep, tiny, tmp
     assert {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")} == before
     with pytest.raises(StudyError):
         compare([], tmp_path / "out", Silent(), finished=[records[0], records[0]])
+
+
+@pytest.fixture
+def one_run(tiny, tmp_path):
+    run_study(parse_study(tiny(federation={"rounds": 1})), tmp_path / "one", Silent())
+    return RunRecord.read(tmp_path / "one")
+
+
+def test_a_finished_run_without_test_figures_is_refused_before_any_study_runs(
+    sweep, one_run, tmp_path, in_this_process
+):
+    unmeasured = replace(one_run, results=one_run.results | {"metrics": None})
+    with raises_code(RecordError, "record-not-measured"):
+        compare([sweep({})], tmp_path / "out", Silent(), finished=[unmeasured])
+    assert in_this_process == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["one", "one/both", "link", "link/both", "two/../one"])
+def test_no_comparison_is_written_into_a_run_that_it_compares(sweep, one_run, tmp_path, out):
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in one_run.path.rglob("*")}
+    for sweeps in ([], [sweep({})]):
+        with raises_code(StudyError, "study-compare-out"):
+            compare(sweeps, tmp_path / out, Silent(), finished=[one_run])
+    assert {path: path.stat().st_mtime_ns for path in one_run.path.rglob("*")} == before
+
+
+def test_no_study_runs_in_the_folder_of_a_run_that_it_is_compared_with(sweep, tiny, tmp_path):
+    """The two finished runs have the names a/tiny and b/tiny, and the study that of the folder of one of them."""
+    study = parse_study(tiny(federation={"rounds": 1}))
+    records = [run_study(study, tmp_path / place / "tiny", Silent()) for place in ("a", "b")]
+    with raises_code(StudyError, "study-compare-out"):
+        compare([sweep({})], tmp_path / "a", Silent(), finished=records)
+    assert not (tmp_path / "a" / "comparison.json").exists()
+
+
+def test_a_comparison_may_lie_above_and_beside_the_runs(one_run, tmp_path):
+    for out in (tmp_path, tmp_path / "one-more"):
+        compare([], out, Silent(), finished=[one_run])
+        assert (out / "comparison.json").exists()
 
 
 @pytest.mark.thorough

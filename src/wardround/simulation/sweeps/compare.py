@@ -19,7 +19,8 @@ from wardround.ledger.spending import spending_of
 from wardround.records.folder import RunRecord
 from wardround.report.comparison import Charge, Overview
 from wardround.report.guarantee import Guarantee
-from wardround.report.side_by_side import Entry, overview_of
+from wardround.report.numbers import numbers_of
+from wardround.report.side_by_side import Entry, overview_of, quality_of
 from wardround.report.write import write_comparison
 from wardround.simulation.accounts import IN_FOLDER
 from wardround.simulation.sweeps.many import Finished, finish_many, sentence_of
@@ -50,9 +51,9 @@ def compare(
         rehearsal: nothing is charged to a lasting ledger.
 
     Raises:
-        RecordError: a finished run has no figures of test patients.
-        StudyError: two runs of one name, one folder twice, a rehearsal of a sweep that is to be charged, or no limit to
-            end it.
+        RecordError: a finished run has no figures of test patients; nothing has run then.
+        StudyError: two runs of one name, one folder twice, files that would come into a finished run, a rehearsal of a
+            sweep that is to be charged, or no limit to end it.
         WardroundError: runs failed; the comparison of the others is written first.
     """
     studies = [
@@ -70,6 +71,9 @@ def compare(
             "Remove it, or run without --rehearsal.",
             code="study-charged-rehearsal",
         )
+    _check_apart(finished, [out, *(out / name for _, name, _ in studies)])
+    for record in finished:
+        quality_of(numbers_of(record))
     free = {name: study for sweep, name, study in studies if not sweep.charge}
     charged = {name: _on_ledger(study, out) for sweep, name, study in studies if sweep.charge}
     if charged:
@@ -97,6 +101,21 @@ def compare(
     if failed:
         raise WardroundError(sentence_of(Finished(found.records, failed)))
     return overview
+
+
+def _check_apart(finished: Sequence[RunRecord], places: Sequence[Path]) -> None:
+    """Refuses places to write that are the folder of a finished run, or inside it.
+
+    Raises:
+        StudyError: one of them is.
+    """
+    for path in (record.path for record in finished):
+        if any(place.resolve().is_relative_to(path.resolve()) for place in places):
+            raise StudyError(
+                "--out must keep files out of the finished runs, which stay as they are, and would bring some into "
+                f"{path}; choose another folder.",
+                code="study-compare-out",
+            )
 
 
 def _on_ledger(study: Study, out: Path) -> Study:
