@@ -79,7 +79,9 @@ def test_bars_are_as_long_as_what_is_done_and_spent():
 
 def test_an_epsilon_has_its_delta_and_its_unit_beside_it():
     for view in (RUN, COORDINATOR, HOSPITAL):
-        for match in re.finditer(r"epsilon \d[\d.]*", text_of(view)):
+        found = list(re.finditer(r"epsilon \d[\d.]*", text_of(view)))
+        assert found
+        for match in found:
             assert re.match(r" of [\d.]+ at delta = 1e-05 for one patient", text_of(view)[match.end() :])
     assert "Nothing is promised" in text_of(replace(RUN, epsilon=math.inf))
     assert "Not computed yet" in text_of(replace(RUN, epsilon_spent=None))
