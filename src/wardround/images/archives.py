@@ -274,7 +274,7 @@ def _leads_elsewhere(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Returns True for dot files, the Mac's shadows, and folders that systems keep on a disk, which are passed over.
 
-    The latter hold thumbnails, earlier states and files that somebody deleted.
+    The latter hold thumbnails, earlier states and deleted files.
     """
     return name.startswith(".") or name.casefold() in _OF_SYSTEMS
 

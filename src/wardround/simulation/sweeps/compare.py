@@ -171,7 +171,7 @@ def _beside(name: str, record: RunRecord, out: Path) -> Entry:
 
 
 def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord], *, is_only: bool) -> list[Entry]:
-    """Returns the runs of sweeps, in the order in which they were asked for; `is_only`: none of elsewhere is beside."""
+    """Returns the runs of sweeps, in the order in which they were asked for; `is_only`: there are no other runs."""
     entries = []
     for sweep in sweeps:
         for configuration in sweep.configurations:
