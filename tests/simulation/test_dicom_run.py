@@ -148,8 +148,10 @@ def test_two_persons_of_one_id_at_two_sites_are_told_apart_by_a_table(study_file
     with raises_code(DataError, "data-several-sites") as refused:
         gather(study, Silent())
     assert "patients.csv" in str(refused.value)
-    patients = [entry.patient for entry in list_pictures(study).entries]
-    one = next(entry.file for entry in list_pictures(study).entries if patients.count(entry.patient) == 2)
+    listing = list_pictures(study)
+    assert listing is not None
+    patients = [entry.patient for entry in listing.entries]
+    one = next(entry.file for entry in listing.entries if patients.count(entry.patient) == 2)
     (export / "patients.csv").write_text(f"picture,patient\n{one},another\n")
     split = gather(study, Silent()).split
     assert sum(map(len, (split.test, *split.hospitals.values()))) == 24
