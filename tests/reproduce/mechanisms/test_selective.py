@@ -177,8 +177,9 @@ def test_under_noised_steps_the_replica_is_made_of_what_was_released_alone(make_
     original = releases.noised_sum
 
     def remembering(part, clipped, stream):
-        sums.append(original(part, clipped, stream))
-        return sums[-1]
+        noised = original(part, clipped, stream)
+        sums.append(noised.copy())  # the step that takes it changes it in place
+        return noised
 
     monkeypatch.setattr("wardround.training.local.noised_sum", remembering)
     federation = make_federation(plan=private_plan(), rounds=6)
