@@ -1,6 +1,7 @@
 """From an export to entries: nesting, patients, labels, and counts of everything that was passed over."""
 
 import contextlib
+import re
 import io
 import zipfile
 
@@ -239,7 +240,7 @@ def test_ids_of_a_table_that_a_spreadsheet_changed_are_said(dicom, tmp_path, oth
         listing = dicom.read(tmp_path)
     said = str(refused.value) if refused else "; ".join(listing.notes)
     assert cause in said
-    assert "007" not in said
+    assert not re.search(r"\b007\b", said), "pseudonyms may have these digits, an id of the export is a word"
     if not refused:
         assert {one.name: one.label for one in listing.left_out if cause in one.cause} == {
             "line 2": "ill",
