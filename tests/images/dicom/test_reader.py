@@ -1,8 +1,8 @@
 """From an export to entries: nesting, patients, labels, and counts of everything that was passed over."""
 
 import contextlib
-import re
 import io
+import re
 import zipfile
 
 import numpy as np
