@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,15 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise Unfit("a number has too many digits, or no day and hour has it") from None
     _check(tables, finite=False)
     return tables
+
+
+def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yields the values of tables within tables by dotted key, written in quotes or not."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def parse_json(content: bytes | str) -> Any:

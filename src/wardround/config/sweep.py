@@ -15,13 +15,14 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from wardround.boundary.documents import dotted
 from wardround.boundary.text import brief
 from wardround.config.data import SiteSection, with_site
 from wardround.config.read import parse_study, read_tables
@@ -93,7 +94,7 @@ def parse_sweep(
     own = tables.pop("sweep", {})
     if not isinstance(own, dict):
         raise StudyError(f"sweep must be a table of lists in {source}, got {brief(own)}; write [sweep].")
-    flat = dict(_flat(own))
+    flat = dict(dotted(own))
     wanted = flat.pop("repeats", 1) if repeats is None else repeats
     flat.pop("repeats", None)
     charge = flat.pop("charge", False)
@@ -125,15 +126,6 @@ def parse_sweep(
     if len(set(names)) < len(names):
         raise StudyError(f"The values of a list in [sweep] must differ in letters and digits; correct {source}.")
     return Sweep(first.study.name, tuple(found), charge)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted keys, whether they were written in quotes or not."""
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _placed(key: str) -> str:

@@ -2,9 +2,10 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from wardround.boundary.documents import dotted
 from wardround.errors import RecordError
 from wardround.records.folder import RunRecord
 from wardround.report.comparison import Charge, Overview, Row, Spread
@@ -75,15 +76,7 @@ def overview_of(
 
 def _values_of(entry: Entry) -> defaultdict[str, object]:
     """Returns the settings of a run by dotted key; None for one that is not there."""
-    return defaultdict(lambda: None, _flat(entry.record.tables()))
-
-
-def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return defaultdict(lambda: None, dotted(entry.record.tables()))
 
 
 def _settings(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
