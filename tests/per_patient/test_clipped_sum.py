@@ -107,7 +107,7 @@ def test_a_patient_whose_gradient_is_not_finite_contributes_zero():
     clean = PatientBatch(inputs[:1], labels[:1], torch.tensor([0]), 1)
     a = clipped_sum(model, cross_entropy, poisoned, clipping_norm=1.0).vector
     b = clipped_sum(model, cross_entropy, clean, clipping_norm=1.0).vector
-    assert torch.equal(a, b)
+    assert torch.allclose(a, b, rtol=1e-6, atol=1e-7)  # kernels of one and of three pictures round apart
 
 
 def test_a_clipped_gradient_never_exceeds_the_norm_in_single_precision():

@@ -108,11 +108,11 @@ def test_no_bit_of_a_gradient_depends_on_the_number_of_cores(name):
     known: dict[tuple[float, int], np.ndarray] = {}
     for cores in (1, 2, 5):
         bench = BENCHES[name](cores)
-        assert len(bench.twins) == (cores if cores > 1 else 0)
+        assert len(bench.copies) == (cores if cores > 1 else 0)
         for scale in (1.0, 2.0):  # the first time the network is studied, the second time copies take part
             for patient, row in rows(bench, patients, list(range(PATIENTS)), scale).items():
                 np.testing.assert_array_equal(row, known.setdefault((scale, patient), row))
-        assert bool(bench.twins) == (cores > 1 and name != "draws when bright")
+        assert bool(bench.copies) == (cores > 1 and name != "draws when bright")
 
 
 @pytest.mark.parametrize("cores", [1, 2])
@@ -146,8 +146,7 @@ def test_products_stay_in_single_precision_whoever_else_is_there(monkeypatch):
         seen.append(matmul.fp32_precision)
         return cross_entropy(output, labels)
 
-    for each in (bench, *bench.twins):
-        monkeypatch.setattr(each, "_loss", loss)
+    monkeypatch.setattr(bench, "_loss", loss)
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tests.names import names
+from tests.plans import gradients
 from torch import nn
 
 from wardround.images.patients import ImageRef, Patient
@@ -14,6 +15,7 @@ from wardround.randomness import Randomness
 from wardround.training.local import LocalRun, local_steps
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import Sample, TrainingPatients, training_patients
+from wardround.training.processes import CAN_FORK
 from wardround.training.workbench import Workbench
 from wardround.types import PatientId
 from wardround.work import LocalSteps
@@ -190,33 +192,41 @@ def test_hospitals_that_share_passes_take_the_steps_that_each_takes_alone(monkey
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def _nothing(bench, item):
+    return item
+
+
+OFTEN_NOISED = gradients(sampling_prob=0.4)
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="this system does not fork")
 @pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
 @pytest.mark.parametrize("layer", [nn.Tanh, nn.Dropout])
-def test_hospitals_on_two_cores_take_the_very_steps_that_each_takes_alone(monkeypatch, class_weights, layer):
-    """The network that draws random numbers goes on in one thread."""
+@pytest.mark.parametrize("part", [OFTEN_NONE, OFTEN_NOISED], ids=["open", "private"])
+def test_hospitals_on_two_cores_take_the_very_steps_that_each_takes_alone(monkeypatch, part, class_weights, layer):
     bench, patients = bench_and_patients(between=[nn.Linear(15, 15), layer()])
     monkeypatch.setattr(bench, "cores", 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    alone = [local_steps(bench, OFTEN_NONE, [own])[0] for own in hospitals_of(bench, patients, class_weights)]
+    one_by_one = list(hospitals_of(bench, patients, class_weights))
+    alone = [local_steps(bench, part, [own])[0] for own in one_by_one]
     state = torch.get_rng_state()
-    if layer is nn.Tanh:
-        monkeypatch.setattr(bench, "gradient_sums", lambda *_: pytest.fail("it is for another thread"))
-    together = local_steps(bench, OFTEN_NONE, list(hospitals_of(bench, patients, class_weights)))
-    assert len(bench.twins) == (2 if layer is nn.Tanh else 0)
-    assert torch.equal(torch.get_rng_state(), state)
-    for ours, theirs in zip(together, alone, strict=True):
+    together = list(hospitals_of(bench, patients, class_weights))
+    bench.processes.map(_nothing, [0, 1], bench)  # forked; this one has no step to take
+    monkeypatch.setattr(bench, "gradient_sums", lambda *_: pytest.fail("it is for other processes"))
+    for ours, theirs in zip(local_steps(bench, part, together), alone, strict=True):
         assert np.array_equal(ours[0], theirs[0])
         assert np.array_equal(ours[1], theirs[1])
+    assert torch.equal(torch.get_rng_state(), state)
+    for ours, theirs in zip(together, one_by_one, strict=True):  # what is drawn next is what would be
+        assert np.array_equal(ours.noise.normal(3), theirs.noise.normal(3))
+        assert ours.sampling.seed() == theirs.sampling.seed()
 
 
-def test_a_twin_clips_nothing_and_one_core_has_none(monkeypatch):
-    bench, patients = bench_and_patients()
-    monkeypatch.setattr(bench, "cores", 2)
-    with pytest.raises(ValueError, match="clips nothing"):
-        bench.twins[0].gradient_sums(bench.initial_weights, [everyone(patients)], 1.0, 0)
+def test_one_core_has_no_copies_and_no_processes(monkeypatch):
     single, _ = bench_and_patients()
     monkeypatch.setattr(single, "cores", 1)
-    assert single.twins == []
+    assert single.copies == []
+    assert single.processes is None
 
 
 @pytest.mark.parametrize("most", [9 * 15 * 4, 9 * 15 * 4 - 1])

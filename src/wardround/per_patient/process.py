@@ -22,8 +22,10 @@ LARGEST_IN_HEAP = 1 << 25
 """glibc maps larger memory anew each time: the largest limit that it comes to by itself (`mallopt(3)`)."""
 
 _WHILE_CHECKING, _BETWEEN_STEPS = 1 << 20, 1 << 30
-_MAPPED_FROM, _KEPT_AT_TOP = -3, -1
-"""`M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD` of glibc's malloc.h."""
+_MAPPED_BY_DEFAULT = 1 << 16
+_mapped = _MAPPED_BY_DEFAULT
+_KEPT_AT_TOP, _MAPPED_FROM, _MAPPED_AT_MOST = -1, -3, -4
+"""`M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` and `M_MMAP_MAX` of glibc's malloc.h."""
 
 
 @contextmanager
@@ -94,16 +96,23 @@ def in_single_precision() -> Iterator[None]:
                 setattr(backend, name, before)
 
 
-def keep_heap() -> None:
+def keep_heap(*, large: bool | None = None) -> None:
     """Keeps free memory of the heap for the next step (glibc on Linux; elsewhere does nothing).
 
     Two limits of the process stay: what is larger than 32 MB is mapped, as glibc by itself does in a process with large
     tensors, and up to 1 GB that is free at the heap's end is kept, which would otherwise go back to the operating
     system and have every page cleared in each step (up to 0.3 s a step of DenseNet-121). Limits in the environment
     (`MALLOC_...`, `GLIBC_TUNABLES`) are left as they are.
+
+    Args:
+        large: from now on nothing is mapped, vectors above 32 MB neither, which would have every page cleared in each
+            step: for a process that only takes steps. None leaves it as it is.
     """
+    global _mapped
     library = _glibc()
     if library is not None:
+        _mapped = _mapped if large is None else 0 if large else _MAPPED_BY_DEFAULT
+        library.mallopt(_MAPPED_AT_MOST, _mapped)
         library.mallopt(_MAPPED_FROM, LARGEST_IN_HEAP)
         library.mallopt(_KEPT_AT_TOP, _BETWEEN_STEPS)
 
@@ -121,6 +130,7 @@ def outside_the_heap() -> Iterator[None]:
     if library is None:
         yield
         return
+    library.mallopt(_MAPPED_AT_MOST, _MAPPED_BY_DEFAULT)
     library.mallopt(_MAPPED_FROM, _WHILE_CHECKING)
     try:
         yield

@@ -114,15 +114,6 @@ def draws(model: nn.Module, inputs: Tensor) -> bool:
     return watched.unforeseen
 
 
-def undrawn_sum(model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch) -> Tensor:
-    """Returns what `plain_sum` returns, of a network that draws nothing and that no other thread has; it locks nothing.
-
-    Guarantee: none. Nothing is clipped, and the sum is private.
-    """
-    counts = torch.bincount(batch.patient, minlength=batch.num_patients)
-    return _gradient(model, layout, loss, batch, counts[batch.patient])
-
-
 @one_at_a_time()
 def plain_sum(
     model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch, keys: Callable[[], list[bytes]]

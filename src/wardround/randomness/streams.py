@@ -38,16 +38,34 @@ _TAIL = np.uint32(1 << 12)
 
 
 class Stream:
-    """Stream of cryptographic random numbers under one 32-byte key; one key, one stream."""
+    """Stream of cryptographic random numbers under one 32-byte key; one key, one stream.
+
+    Pickled, a stream moves: it can no longer be drawn from here, so that no number is drawn twice.
+    """
 
     def __init__(self, key: bytes) -> None:
         if len(key) != 32:
             raise ValueError(f"key must be 32 bytes, got {len(key)}")
-        self._key, self._calls = key, 0
+        self._key, self._calls, self._words = key, 0, 0
+
+    def __getstate__(self) -> tuple[bytes, int, int]:
+        state = self._key, self._calls, self._words
+        self.__dict__.clear()
+        return state
+
+    def __setstate__(self, state: tuple[bytes, int, int]) -> None:
+        self._key, self._calls, self._words = state
+
+    def go_on_as(self, moved: "Stream") -> None:
+        """Goes on where a stream ends that this one was moved to; that one can no longer be drawn from."""
+        self.__setstate__(moved.__getstate__())
 
     @cached_property
     def _cipher(self) -> CipherContext:
-        return Cipher(algorithms.AES256(self._key), modes.CTR(bytes(16))).encryptor()
+        blocks, half = divmod(self._words, 2)
+        cipher = Cipher(algorithms.AES256(self._key), modes.CTR(blocks.to_bytes(16, "big"))).encryptor()
+        cipher.update(bytes(8 * half))
+        return cipher
 
     @classmethod
     def from_os(cls) -> Self:
@@ -56,7 +74,9 @@ class Stream:
 
     def words(self, count: int) -> npt.NDArray[np.uint64]:
         """Returns independent 64-bit words, (count,)."""
-        return np.frombuffer(self._cipher.update(bytes(8 * count)), dtype=np.uint64)
+        words = np.frombuffer(self._cipher.update(bytes(8 * count)), dtype=np.uint64)
+        self._words += count
+        return words
 
     def uniform(self, count: int) -> Float64:
         """Returns independent uniforms of 52 bits in (0, 1), (count,); never 0 and never 1.

@@ -242,16 +242,16 @@ def _bytes_on_cores(study: Study, plan: Plan, bench: Workbench, of_patient: int,
     Args:
         study: as it is resolved.
         plan: of the study.
-        bench: of made-up pictures; it has the copies (`Workbench.twins`).
+        bench: of made-up pictures; it has the copies (`Workbench.copies`).
         of_patient: pictures of a patient.
         of_step: pictures of a hospital in one step or masked round.
     """
     is_local = isinstance(study.federation, Averaging | Scaffolding) and math.isinf(clip_of(plan.training).norm)
     if bench.trains_head or not (is_local or plan.masked is not None):
         return 0
-    trained, vector, cores = bench.network.trained, 4 * bench.network.num_parameters, max(1, len(bench.twins))
+    trained, vector, cores = bench.network.trained, 4 * bench.network.num_parameters, max(1, len(bench.copies))
     cores = min(cores, timetable_of(study).at_once) if is_local else cores
-    copies = len(bench.twins) * sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
+    copies = len(bench.copies) * sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
     pictures = min(bench.at_once, of_step if is_local else of_patient)
     at_work = cores * ((4 if is_local else 2) * vector + pictures * _activation_bytes(bench))
     return copies + at_work + (0 if is_local else max(cores * vector, min(ROW_BYTES, of_step * vector)))

@@ -194,8 +194,8 @@ def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
 
     Those of `[performance] threads` where it names them. Else one for a seeded run, whose bits must not depend on how
     busy a machine is, for masked sums, which take one in any case, for a linear head, and where every core has a
-    hospital of its own that takes local steps; else one or all, by timed steps on random pictures, as many as a step
-    has by the public number of patients. No patient is looked at.
+    hospital of its own that takes local steps, in a process of its own; else one or all, by timed steps on random
+    pictures, as many as a step has by the public number of patients. No patient is looked at.
     """
     if study.performance.threads is not None:
         return study.performance.threads
@@ -204,7 +204,7 @@ def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
         return 1
     clip = clip_of(plan.training).norm
     side_by_side = timetable_of(study).at_once if isinstance(study.federation, Averaging | Scaffolding) else 1
-    if math.isinf(clip) and side_by_side >= cores and materials.workbench.twins:
+    if side_by_side >= cores and materials.workbench.processes is not None:
         return 1
     # On a copy: the guards of the network have seen no batch before its first real one.
     own = replace(network, trained=copy.deepcopy(network.trained))

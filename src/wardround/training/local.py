@@ -40,9 +40,9 @@ def local_steps(
     The step is v <- momentum v + g + proximal (w - w0) + correction, w <- w - learning_rate v, with g the noised sum of
     clipped gradients over a public constant. Everything but g is public or computed from earlier steps.
 
-    Several hospitals of one process take their steps side by side, one on each core, where nothing is clipped and the
-    network draws no random numbers: the same bits as one after the other. With `may_round`, hospitals of few pictures
-    share their passes, and kernels that had several threads have one, which changes the values by rounding.
+    Several hospitals are spread over the cores, a process for each (`Workbench.processes`), where torch gives a kernel one
+    thread: the same bits as one after the other. With `may_round`, kernels that had several threads have one, and
+    hospitals of few pictures share their passes where nothing is clipped, which changes the values by rounding.
 
     Guarantee, for each hospital:
         Releases `run.steps` noised sums as the part's event has them; the weights are computed from these alone.
@@ -57,13 +57,24 @@ def local_steps(
         https://arxiv.org/abs/1812.06127; the correction of Karimireddy et al. 2019 (SCAFFOLD), equation 3,
         https://arxiv.org/abs/1910.06378.
     """
-    if len(runs) > 1 and math.isinf(clip_of(part).norm):
+    if len(runs) > 1 and (may_round or torch.get_num_threads() == 1):
         pictures = share_of_patients(part) * sum(int(own.patients.counts.sum()) for own in runs)
-        if may_round and pictures < _FEW_PICTURES * len(runs):
+        if may_round and math.isinf(clip_of(part).norm) and pictures < _FEW_PICTURES * len(runs):
             return _in_step(workbench, part, runs)
-        if torch.get_num_threads() == 1 or (may_round and len(runs) >= len(workbench.twins)):
-            return workbench.on_cores(lambda twin, own: _in_step(twin, part, [own])[0], runs)
+        if workbench.processes is not None:
+            items = [(part, own) for own in runs]
+            found = workbench.processes.map(_elsewhere, items, workbench)
+            for own, (_, _, sampling, noise) in zip(runs, found, strict=True):
+                own.sampling.go_on_as(sampling)
+                own.noise.go_on_as(noise)
+            return [(weights, velocity) for weights, velocity, _, _ in found]
     return [_in_step(workbench, part, [own])[0] for own in runs]
+
+
+def _elsewhere(workbench: Workbench, item: tuple[Training, LocalRun]) -> tuple[Vector, Vector, Stream, Stream]:
+    part, own = item
+    [(weights, velocity)] = _in_step(workbench, part, [own])
+    return weights, velocity, own.sampling, own.noise
 
 
 def _in_step(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:

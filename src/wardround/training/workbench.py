@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
-from wardround.models.vectors import load_parameters, sha256_of, to_vector
+from wardround.models.vectors import load_parameters, load_vector, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence, take_over
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
@@ -22,7 +22,7 @@ from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import in_single_precision
 from wardround.per_patient.side_by_side import Block, sums_side_by_side
-from wardround.per_patient.slow_path import draws, plain_sum, undrawn_sum
+from wardround.per_patient.slow_path import draws, plain_sum
 from wardround.training.alone import gradients_alone
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.batching import Batching
@@ -33,6 +33,7 @@ from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, Sample
+from wardround.training.processes import CAN_FORK, Processes
 from wardround.training.slotted import Slotted
 from wardround.training.spread import Found, Item, spread
 from wardround.types import Masks, Pictures, Scores, Vector
@@ -105,7 +106,6 @@ class Workbench:
         self._inputs = encoded(network, pixels) if network.encode_once and inputs is None else inputs
         self._centred: tuple[Vector, Workbench] | None = None
         self._answered: tuple[tuple[str | bytes, ...], Scores] | None = None
-        self._is_twin = False
         self._batching = Batching(network, pixels, self._inputs, masks, augmentation, lattice, self.at_once)
         self._head = HeadSums.of(network, self._inputs, loss, self.cores) if augmentation.is_identity else None
 
@@ -143,34 +143,27 @@ class Workbench:
         return self._centred[1]
 
     @cached_property
-    def twins(self) -> list["Workbench"]:
-        """Workbenches of the same pictures, one a core, each with its own copy of the trained part.
+    def copies(self) -> list[nn.Module]:
+        """Copies of the trained part for patients' own gradients, one a core and for one thread each.
 
-        Each is for one thread, for patients' own gradients and for `gradient_sums` of one sample without a clip, with
-        the bits of this one where torch gives a kernel one thread. None of a GPU, a head, whose products take all cores
-        by themselves, or a network that draws random numbers.
+        None of a GPU, a head, whose products take all cores by themselves, or a network that draws random numbers.
         """
         if self.device != CPU or self.cores == 1 or self._head is not None or not len(self._pixels):
             return []
         self._train(self._there)
         if draws(self._there, torch.zeros_like(self.inputs_of(np.zeros(2, dtype=np.int64)))):
             return []
-        return [self._twin() for _ in range(self.cores)]
+        return [copy.deepcopy(self.network.trained) for _ in range(self.cores)]
 
-    def _twin(self) -> "Workbench":
-        twin = Workbench(
-            replace(self.network, trained=copy.deepcopy(self.network.trained)), self._pixels, self._loss,
-            self._memory_bytes, masks=self._masks, augmentation=self._augmentation, inputs=self._inputs,
-            lattice=self._lattice, cores=1,
-        )  # fmt: skip
-        twin._is_twin, twin._batching, twin.initial_weights = True, self._batching, self.initial_weights
-        return twin
+    @cached_property
+    def processes(self) -> "Processes[Workbench] | None":
+        """Processes with a copy of this workbench each, one a core, forked when they are used.
 
-    def on_cores(self, function: Callable[["Workbench", Item], Found], items: Sequence[Item]) -> list[Found]:
-        """Returns a function of each item, of which each core computes one at a time, with a workbench of its own."""
-        if len(items) > 1 and self.twins:
-            return spread(self.twins, function, items)
-        return [function(self, item) for item in items]
+        None of one core, a GPU, a linear head, whose products take all cores by themselves, or a system without forks.
+        """
+        if not CAN_FORK or self.device != CPU or self.cores == 1 or self._head is not None:
+            return None
+        return Processes(self.cores, 12 * self.initial_weights.size + (1 << 20))
 
     def gradient_sums(
         self,
@@ -200,15 +193,10 @@ class Workbench:
             return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
         self._load(self._there, weights)
         self._train(self._there)
-        if self._is_twin and not (math.isinf(clipping_norm) and len(samples) == 1):
-            raise ValueError("a twin clips nothing, and has one hospital at a time")
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
         for batch, group in self._batching.batches(samples, dropout_seed):
-            if self._is_twin:
-                totals[0] = _added(totals[0], undrawn_sum(self._there, self._layout, loss, batch))
-                continue
             if math.isinf(clipping_norm):
                 self._add_plain_sums(loss, batch, group, totals, dropout_seed)
                 continue
@@ -294,9 +282,10 @@ class Workbench:
             those whose pictures are varied or give masks from the patient's pictures only
             (`wardround.per_patient.isolated`). Batches and patients are spread over the cores, one thread for each.
         """
-        for bench in (self, *self.twins):
-            bench._load(bench.network.trained, weights)
-            bench._train(bench.network.trained)
+        self._load(self.network.trained, weights)
+        self._train(self.network.trained)
+        for each in self.copies:
+            load_vector(each.train(), weights)
         slots = self._independence is Independence.CHECKED and self._masks is None
         if self._slotted is None and slots and self._augmentation.is_identity:
             self._slotted = Slotted(self.network, self._loss, self._pixels, self._inputs, self._memory_bytes)
@@ -306,17 +295,17 @@ class Workbench:
             return
         yield from gradients_alone(
             self._batching.batches([sample], dropout_seed, at_once=1), sample.patients.keys[sample.chosen].tolist(),
-            weights.size, self._loss, max(1, len(self.twins)), self._each,
+            weights.size, self._loss, max(1, len(self.copies)), self._each,
             memory_bytes=self._memory_bytes, dropout_seed=dropout_seed, independence=self._independence,
         )  # fmt: skip
 
     def _each(self, function: Callable[[nn.Module, Item], Found], items: Sequence[Item]) -> list[Found]:
         """Returns a function of the network and each item, on all cores once the network is known."""
-        if take_over(self.network.trained, [twin.network.trained for twin in self.twins]):
+        if len(items) > 1 and take_over(self.network.trained, self.copies) and self.copies:
             try:
-                return self.on_cores(lambda bench, item: function(bench.network.trained, item), items)
+                return spread(self.copies, function, items)
             except DrawsInWorker:  # at these pictures, and not at those that it was tried with
-                self.twins = []
+                self.copies = []
         return [function(self.network.trained, item) for item in items]
 
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:

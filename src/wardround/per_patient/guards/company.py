@@ -22,7 +22,6 @@ A check sees what it tries. Where a network is not known, `Independence.BY_CONST
 import copy
 import math
 import secrets
-import warnings
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
@@ -176,12 +175,6 @@ class Company:
     def _alone(self, part: PatientBatch, keys: PictureKeys | None) -> Tensor:
         if part.num_patients == 1:
             return gradient_in_parts(self.model, self.layout, self.loss, part, 1, keys)
-        if len(part.inputs) > 1:
-            try:
-                with warnings.catch_warnings(action="ignore"):
-                    return slow_gradients(self.model, self.layout, self.loss, part, keys, loop=False)
-            except Exception:  # no batching rule; then one picture after the other
-                pass
         return slow_gradients(self.model, self.layout, self.loss, part, keys, loop=True)
 
     def _in_double(

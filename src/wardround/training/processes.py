@@ -1,0 +1,240 @@
+"""Processes forked from this one, which compute for it beside one another, each with a copy of all memory.
+
+A process has an interpreter, a heap and a torch of its own. Threads of one process wait for each other at each call of
+a small kernel, and the C library gives large memory of a thread back after each step.
+
+Released: nothing. An item and its result stay in memory that the two processes share. No file of this process stays
+open in another one: a ledger's lock that a process held on to would outlive its owner.
+"""
+
+import gc
+import logging
+import mmap
+import os
+import pickle
+import signal
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, Generic, NoReturn, TypeVar
+
+import torch
+
+from wardround.per_patient.process import keep_heap, one_at_a_time
+
+Context = TypeVar("Context")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+CAN_FORK = sys.platform == "linux"
+"""System libraries of macOS do not survive a fork, and Windows has none."""
+
+_LINE = 64
+"""Arrays begin at multiples of so many bytes, as torch's own do: kernels round by where a tensor begins."""
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """A pickled value, whose arrays lie in a block that two processes share, as far as there is room."""
+
+    content: bytes
+    places: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, value: object, block: mmap.mmap) -> "_Parcel":
+        """Returns the parcel of a value, and writes its arrays into the block."""
+        places: list[slice] = []
+        room = memoryview(block)
+
+        def is_left(buffer: pickle.PickleBuffer) -> bool:  # to pickle itself
+            raw, start = buffer.raw(), -(-(places[-1].stop if places else 0) // _LINE) * _LINE
+            place = slice(start, start + raw.nbytes)
+            if place.stop <= len(room):
+                room[place] = raw
+                places.append(place)
+            return place.stop > len(room)
+
+        return cls(pickle.dumps(value, 5, buffer_callback=is_left), tuple(places))
+
+    def value(self, block: mmap.mmap, *, copied: bool) -> Any:
+        """Returns the value; its arrays lie in the block unless they are copied out of it."""
+        room = memoryview(block)
+        return pickle.loads(
+            self.content, buffers=[bytearray(room[at]) if copied else room[at] for at in self.places]
+        )
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A forked process, a pipe to it, and the blocks of items and of results."""
+
+    pid: int
+    pipe: "Connection[Any, Any]"
+    asked: mmap.mmap
+    answered: mmap.mmap
+
+    def end(self) -> None:
+        """Ends the process, which holds nothing that would be lost."""
+        self.pipe.close()
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+
+class Processes(Generic[Context]):
+    """Processes that compute functions of a context; each has it as it was when that process was forked.
+
+    They end with this object, or with this process. None reads or writes a file, and none prints.
+
+    Args:
+        most: processes at one time; they are forked when there are items for them.
+        room: bytes of the arrays of an item, and of those of its result; larger ones take longer.
+    """
+
+    def __init__(self, most: int, room: int) -> None:
+        self._most, self._room = most, room
+        self._all: list[_Process] = []
+        self._end = weakref.finalize(self, _end, self._all, os.getpid())
+
+    def map(
+        self, function: Callable[[Context, Item], Found], items: Sequence[Item], context: Context
+    ) -> list[Found]:
+        """Returns a function of the context and each item; each process takes one item at a time.
+
+        An error of the function is raised here, and its warnings are given here. An item whose process was killed is
+        computed in this one, where nothing of it was seen: no number is drawn for two results.
+
+        Args:
+            function: of a module, found again by its name.
+            items: picklable, as results are; a stream in them moves (`wardround.randomness.Stream`).
+            context: to fork with.
+        """
+        found: dict[int, Found] = {}
+        waiting = list(enumerate(items))[::-1]
+        free, at_work = list(self._all), dict[Any, tuple[_Process, int, _Parcel]]()
+        try:
+            while waiting or at_work:
+                while waiting and (process := free.pop() if free else self._forked(context)):
+                    number, item = waiting.pop()
+                    parcel = _Parcel.of(item, process.asked)
+                    at_work[process.pipe] = process, number, parcel
+                    with suppress(OSError):  # one that was killed answers by the end of its pipe
+                        process.pipe.send((function, parcel))
+                if not at_work:  # no process can be had
+                    number, item = waiting.pop()
+                    found[number] = function(context, item)
+                    continue
+                for pipe in wait(list(at_work)):
+                    process, number, parcel = at_work.pop(pipe)
+                    try:
+                        answer = process.pipe.recv()
+                    except (EOFError, OSError):
+                        self._all.remove(process)
+                        process.end()
+                        found[number] = function(context, parcel.value(process.asked, copied=True))
+                        continue
+                    free.append(process)
+                    found[number] = _value(answer, process.answered)
+        except BaseException:
+            self.close()  # others would answer later
+            raise
+        return [found[number] for number in range(len(items))]
+
+    def close(self) -> None:
+        """Ends all processes; more than once is no fault. Items are then computed in this process."""
+        self._most = 0
+        self._end()
+
+    def _forked(self, context: Context) -> _Process | None:
+        """Returns a new process; None where there are enough, or the system has no room for it."""
+        if len(self._all) >= self._most:
+            return None
+        try:
+            asked, answered = mmap.mmap(-1, self._room), mmap.mmap(-1, self._room)
+            ours, theirs = Pipe()
+            with theirs, one_at_a_time(), _uninterrupted():  # of no lock in the copy another thread is the owner
+                if not (pid := os.fork()):
+                    _serve(context, theirs, asked, answered)
+        except OSError:
+            self._most = len(self._all)
+            return None
+        self._all.append(_Process(pid, ours, asked, answered))
+        return self._all[-1]
+
+
+def _value(answer: tuple[_Parcel | None, Exception | None, list[Any]], block: mmap.mmap) -> Any:
+    parcel, error, warned = answer
+    for category, text in warned:
+        warnings.warn(text, category, stacklevel=3)
+    if error is not None:
+        raise error
+    assert parcel is not None, "a result or an error"
+    return parcel.value(block, copied=True)
+
+
+def _end(processes: list[_Process], owner: int) -> None:
+    if os.getpid() == owner:  # a copy of the owner has none
+        for process in processes:
+            process.end()
+    processes.clear()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds signals back: a copy must not go on as its owner. Python warns of forks beside threads, which is heeded."""
+    held = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+
+
+def _serve(context: object, pipe: "Connection[Any, Any]", asked: mmap.mmap, answered: mmap.mmap) -> NoReturn:
+    """Computes items until the pipe ends; it never returns, so that nothing of the owner is unwound in the copy."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner ends this process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        _leave_files(pipe.fileno())
+        logging.disable(logging.CRITICAL)
+        gc.freeze()  # objects of the owner are not ours to finalize
+        torch.set_num_threads(1)
+        keep_heap(large=True)
+        while True:
+            function, parcel = pipe.recv()
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")
+                try:
+                    result = function(context, parcel.value(asked, copied=False))
+                    answer, error = _Parcel.of(result, answered), None
+                except Exception as raised:
+                    answer, error = None, _portable(raised)
+            pipe.send((answer, error, [(each.category, str(each.message)) for each in warned]))
+    finally:
+        os._exit(0)
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an error as it is, or in words where its class cannot be pickled and back."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _leave_files(kept: int) -> None:
+    """Closes all files of the owner but one; what would be printed goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nowhere, standard)
+    sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115  # as long as the process
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))

@@ -1,0 +1,214 @@
+"""Processes that compute beside this one give what it would compute itself, and leave nothing behind."""
+
+import gc
+import os
+import signal
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wardround.errors import PrivacyError
+from wardround.randomness import Randomness
+from wardround.training import processes
+from wardround.training.processes import CAN_FORK, Processes
+
+pytestmark = pytest.mark.skipif(not CAN_FORK, reason="this system does not fork")
+
+CONTEXT = np.arange(5.0)
+ROOM = 1 << 12
+
+
+def added(context, item):
+    return context + item, os.getpid()
+
+
+def refused(context, item):
+    warnings.warn(f"item {item} is odd", UserWarning, stacklevel=1)
+    raise PrivacyError("It is odd.", code="privacy-keys")
+
+
+class Local(Exception):
+    def __init__(self, one, other):
+        super().__init__(one + other)
+
+
+def raised_locally(context, item):
+    raise Local("of no ", "other process")
+
+
+def killed(context, item):
+    if os.getpid() != context:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def drawn(context, stream):
+    return stream.normal(3), stream.words(3), stream
+
+
+def open_files(context, item):
+    print("nobody reads this")
+    return [number for number in range(64) if _is_open(number)]
+
+
+def _is_open(number):
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def two():
+    made: Processes[Any] = Processes(2, ROOM)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, ROOM])
+def test_results_come_in_the_order_of_the_items_however_large_they_are(two, size):
+    items = [np.full((size, 5), float(number)) for number in range(7)]
+    found = two.map(added, items, CONTEXT)
+    for (result, _), item in zip(found, items, strict=True):
+        np.testing.assert_array_equal(result, CONTEXT + item)
+    assert os.getpid() not in {pid for _, pid in found}
+    assert len({pid for _, pid in found}) <= 2
+
+
+def test_no_result_is_overwritten_by_the_next_call(two):
+    first = two.map(added, [1.0, 2.0], CONTEXT)
+    two.map(added, [3.0, 4.0], CONTEXT)
+    np.testing.assert_array_equal(first[0][0], CONTEXT + 1)
+
+
+def test_there_are_no_more_processes_than_items(two):
+    two.map(added, [1.0], CONTEXT)
+    assert len(two._all) == 1
+
+
+def test_an_error_is_raised_here_with_its_code_and_its_warning_given(two):
+    with pytest.warns(UserWarning, match="item 1 is odd"), pytest.raises(PrivacyError) as caught:
+        two.map(refused, [1, 3], CONTEXT)
+    assert caught.value.code == "privacy-keys"
+    assert two._all == []
+
+
+def test_an_error_that_cannot_be_pickled_is_told_in_words(two):
+    with pytest.raises(RuntimeError, match=r"Local: of no other process"):
+        two.map(raised_locally, [1], CONTEXT)
+
+
+def test_what_a_killed_process_had_is_computed_here(two):
+    assert two.map(killed, [3, 4, 5, 6, 7], os.getpid()) == [3, 4, 5, 6, 7]
+    assert [process for process in two._all if not process.pipe.closed] == []
+
+
+def test_a_stream_goes_on_where_the_other_process_left_it(two):
+    streams = [Randomness(3).stream("noise", number) for number in range(3)]
+    for (normal, words, moved), stream, number in zip(
+        two.map(drawn, streams, CONTEXT), streams, range(3), strict=True
+    ):
+        same = Randomness(3).stream("noise", number)
+        np.testing.assert_array_equal(normal, same.normal(3))
+        np.testing.assert_array_equal(words, same.words(3))
+        with pytest.raises(AttributeError):
+            stream.normal(1)
+        stream.go_on_as(moved)
+        np.testing.assert_array_equal(stream.normal(2), same.normal(2))
+        np.testing.assert_array_equal(stream.words(2), same.words(2))
+
+
+def test_a_killed_process_draws_nothing_that_is_drawn_again():
+    """The item goes on here with the stream that it came with: numbers of the killed process were seen by nobody."""
+    made: Processes[Any] = Processes(1, ROOM)
+    made.map(added, [1.0], CONTEXT)
+    os.kill(made._all[0].pid, signal.SIGKILL)
+    [(normal, _, _)] = made.map(drawn, [Randomness(3).stream("noise")], CONTEXT)
+    np.testing.assert_array_equal(normal, Randomness(3).stream("noise").normal(3))
+    made.close()
+
+
+def test_no_file_of_this_process_stays_open_in_another(two, tmp_path, capfd):
+    with open(tmp_path / "locked", "w") as locked:
+        [found] = two.map(open_files, [1], CONTEXT)
+        assert locked.fileno() not in found
+    assert len(found) == 4  # three standard ones, which lead nowhere, and the pipe
+    assert capfd.readouterr().out == ""
+
+
+def test_they_end_with_their_object():
+    made: Processes[Any] = Processes(2, ROOM)
+    pids = {pid for _, pid in made.map(added, [1.0, 2.0, 3.0], CONTEXT)}
+    del made
+    gc.collect()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_they_end_with_their_owner_however_it_ends():
+    read, write = os.pipe()
+    owner = os.fork()
+    if owner == 0:
+        try:
+            made: Processes[Any] = Processes(2, ROOM)
+            pids = [pid for _, pid in made.map(added, [1.0, 2.0], CONTEXT)]
+            os.write(write, " ".join(map(str, pids)).encode())
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)  # it runs nothing at its end
+    os.waitpid(owner, 0)
+    os.close(write)
+    pids = list(map(int, os.read(read, 100).split()))
+    os.close(read)
+    assert pids
+    deadline = time.monotonic() + 30
+    while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(_is_running(pid) for pid in pids)
+
+
+def _is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_copy_of_the_owner_ends_no_process_of_it(two):
+    pids = {pid for _, pid in two.map(added, [1.0, 2.0], CONTEXT)}
+    child = os.fork()
+    if child == 0:
+        two.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert all(_is_running(pid) for pid in pids)
+    assert len(two.map(added, [1.0, 2.0], CONTEXT)) == 2
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_without_processes_everything_is_computed_here(two, monkeypatch, closed):
+    def full():
+        raise BlockingIOError
+
+    if closed:
+        two.close()
+    else:
+        monkeypatch.setattr(os, "fork", full)
+    assert {pid for _, pid in two.map(added, [1.0, 2.0], CONTEXT)} == {os.getpid()}
+
+
+def test_an_interrupted_call_ends_the_processes(two, monkeypatch):
+    def interrupted(pipes):
+        raise KeyboardInterrupt
+
+    two.map(added, [1.0, 2.0], CONTEXT)
+    pids = [process.pid for process in two._all]
+    monkeypatch.setattr(processes, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        two.map(added, [1.0, 2.0], CONTEXT)
+    assert not any(_is_running(pid) for pid in pids)
