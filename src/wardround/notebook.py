@@ -157,7 +157,7 @@ def run(
         study: a study file's path, a `Study`, or the tables of one.
         out: the run's folder; `runs/NAME` by default.
         data: the data folder; it goes before `[site] path`.
-        fresh: replace an earlier run in that folder; its ledger is kept.
+        fresh: replace an earlier run in that folder; its ledger is kept, and an unfinished run is given up in it.
         rehearsal: charge a throw-away ledger in the run's folder, and stamp the run so.
         quiet: show no progress.
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -101,13 +102,50 @@ def test_an_unfinished_run_keeps_what_it_foresees_and_can_go_on(study_of, tmp_pa
     """After one round of four the next study is refused, and the first can still spend all that it was promised."""
     limit(8.0)
     stopped(study_of(privacy={"epsilon": 5.0}), tmp_path / "run", round=1)
-    for name, fresh in (
-        ("next", False),
-        ("run", True),
-    ):  # what would help is to end the first, and no higher limit
-        with raises_code(BudgetExhausted, "budget-exhausted-kept"):
-            run_study(study_of(study={"name": "next"}, privacy={"epsilon": 5.0}), tmp_path / name, fresh=fresh)
+    with raises_code(
+        BudgetExhausted, "budget-exhausted-kept"
+    ):  # what would help is to end the first, and no limit
+        run_study(study_of(study={"name": "next"}, privacy={"epsilon": 5.0}), tmp_path / "next")
     assert resume_run(tmp_path / "run").certificate["statement"]["epsilon"] <= 5
+
+
+def test_a_run_that_is_replaced_spends_what_it_was_charged(study_of, tmp_path):
+    """Its releases stay charged, what it reserved beside them is free, and a copy of it cannot go on."""
+    limit(8.0)
+    study = study_of(privacy={"epsilon": 5.0})
+    stopped(study, tmp_path / "run", round=1)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    before = charges_in(own_ledger())
+    other = study_of(study={"name": "next"}, privacy={"epsilon": 5.0})
+    with raises_code(BudgetExhausted, "budget-exhausted-kept"):
+        run_study(other, tmp_path / "next")
+    run_study(other, tmp_path / "run", fresh=True)
+    after = charges_in(own_ledger())
+    for hospital, charged in before.items():
+        assert after[hospital][: len(charged)] == charged
+        assert len(charged) == 1
+    with raises_code(LedgerError, "ledger-ended"):
+        resume_run(tmp_path / "copy")
+
+
+def test_a_refused_run_gives_up_nothing(study_of, tmp_path):
+    """The run that it would replace goes on, with all that was kept for it."""
+    limit(8.0)
+    stopped(study_of(privacy={"epsilon": 5.0}), tmp_path / "run", round=3)
+    before = charges_in(own_ledger())
+    with raises_code(BudgetExhausted, "budget-exhausted"):
+        run_study(study_of(privacy={"epsilon": 7.0}), tmp_path / "run", fresh=True)
+    assert charges_in(own_ledger()) == before
+    assert resume_run(tmp_path / "run").certificate["statement"]["epsilon"] <= 5
+
+
+def test_a_seeded_run_that_is_replaced_can_begin_again(study_of, tmp_path):
+    """It is known by its study: after another run in its folder it repeats its releases, and makes the others."""
+    seeded = study_of(study={"seed": 7})
+    stopped(seeded, tmp_path / "run", round=2)
+    run_study(study_of(), tmp_path / "run", fresh=True)
+    again = run_study(seeded, tmp_path / "run", fresh=True)
+    assert again.certificate["statement"]["epsilon"] <= 3
 
 
 def test_an_unfinished_run_of_strangers_is_no_advice(study_of, tmp_path):

@@ -121,7 +121,9 @@ def run(
     study: StudyPath,
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default runs/NAME.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that folder.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Replace an earlier run in that folder; an unfinished one is given up.")
+    ] = False,
     rehearsal: Rehearsal = False,
     watch: WatchPort = None,
     log: LogTo = None,

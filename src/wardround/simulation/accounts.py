@@ -128,12 +128,16 @@ def begun(
 ) -> Iterator[tuple[RunFolder, Accounts]]:
     """Makes the folder of a new run and opens its hospitals' accounts; the folder is free again at the end.
 
+    An unfinished run that `fresh` replaces is given up in the same write to their ledger: the new one has what was kept
+    for it, or is refused and leaves it as it was.
+
     Raises:
         BudgetExhausted: nobody can afford the study; the folder was not touched.
         LedgerError: the ledger is damaged, busy, or cannot be written.
         RecordError: the folder holds something else.
     """
     run = run_of(study, materials.images.digest, secrets.token_hex(16))
+    replaced = _run_in(out) if fresh else None
     with ExitStack() as stack:
         if rehearsal or (study.privacy.ledger is None and study.site.layout == "phantom"):
             if (out / IN_FOLDER).exists():
@@ -142,21 +146,42 @@ def begun(
             stack.callback(folder.close)
             ledger = stack.enter_context(LedgerFile(out / IN_FOLDER, version=__version__))
             standing = Standing.REHEARSAL if rehearsal else Standing.GENERATED
+            _give_up(ledger, replaced)
             accounts = open_accounts(study, plan, materials, ledger, run, standing)
         else:
             path = study.privacy.ledger or own_ledger()
             ledger = stack.enter_context(LedgerFile(path, version=__version__))
-            accounts = open_accounts(study, plan, materials, ledger, run, Standing.LASTING)
-            try:
-                folder = RunFolder.create(out, fresh=fresh)
-            except BaseException:
-                accounts.end()
-                raise
-            stack.callback(folder.close)
+            with ledger.transaction():
+                _give_up(ledger, replaced)
+                accounts = open_accounts(study, plan, materials, ledger, run, Standing.LASTING)
+                folder = RunFolder.create(out, fresh=fresh)  # which no other process writes
+                stack.callback(folder.close)
             aside = [patient.id for patient in (*materials.split.test, *materials.split.validation)]
             ledger.unprotected(run=run, study=study.digest, persons=aside, purpose="metrics")
         accounts.note(folder)
         yield folder, accounts
+
+
+def _run_in(out: Path) -> str | None:
+    """Returns the ledger's name of the run in a folder; None where it holds none, or a damaged one."""
+    try:
+        return JsonObject(read_json(out / FILE), FILE).text("run")
+    except RecordError:
+        return None
+
+
+def _give_up(ledger: LedgerFile, run: str | None) -> None:
+    """Ends a run that is replaced, as `wardround ledger end` does: what it was charged stays charged.
+
+    A seeded run keeps its account. It is known by its study and its pictures, and goes on in any folder.
+    """
+    lines = [
+        line
+        for line, part in ledger.book().parts.items()
+        if part.begun.run == run and not (part.begun.seeded or part.is_ended)
+    ]
+    if lines:
+        ledger.end(lines[0])
 
 
 @contextmanager
