@@ -33,7 +33,8 @@ def take(federation, run, patients=None, plan=PLAN, seed=1):
     agent = next(iter(federation.agents.values()))
     streams = randomness.stream("sampling"), randomness.stream("noise")
     own = LocalRun(federation.weights, patients or agent.patients, run, *streams)
-    return local_steps(federation.workbench, plan.training, [own])[0]
+    [(_, *after)] = local_steps(federation.workbench, plan.training, [own])
+    return after
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,8 @@ def take(federation, run, patients=None, plan=PLAN, seed=1):
 )
 def test_local_steps_are_the_steps_of_the_formula(make_federation, options):
     federation = make_federation()
-    run = LocalSteps(**({"steps": 3, "learning_rate": 0.3, "momentum": 0.0, "denominator": 4.0} | options))
+    steps = {"steps": 3, "learning_rate": 0.3, "momentum": 0.0, "denominator": 4.0, "keep_velocity": True}
+    run = LocalSteps(**(steps | options))
     weights, velocity = take(federation, run)
     known = local_sgd(federation, 0, federation.weights, steps=3, learning_rate=0.3, **options)
     assert np.allclose(weights, known[0], rtol=1e-3, atol=1e-5)

@@ -10,6 +10,8 @@ from torch import nn
 from wardround.models.network import Network
 from wardround.simulation import estimate as estimates
 from wardround.simulation.estimate import estimate
+from wardround.training.processes import Processes
+from wardround.training.workbench import Workbench
 
 CORES = 8
 GIGABYTE = 1 << 30
@@ -17,7 +19,7 @@ FACTOR = 1.6
 """Between what is foreseen and the peak that is measured, either way."""
 
 MEASURE = """
-import json, sys
+import json, os, sys, threading, time
 from pathlib import Path
 import torch
 from wardround.config import parse_study
@@ -25,22 +27,40 @@ from wardround.coordinator.observer import Silent
 from wardround.simulation.estimate import estimate
 from wardround.simulation.run import run_study
 
-def status(name):
-    return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+def held():
+    # Of this process and of those that it forked; what they share counts once.
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    total = 0
+    for pid in (os.getpid(), *children):
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Pss:", "SwapPss:")))
+    return total
+
+def watch():
+    global peak
+    while True:
+        peak = max(peak, held())
+        time.sleep(0.01)
 
 study, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 small = study | {"study": {"name": "small"}, "model": {"name": "small_cnn"}}
 run_study(parse_study(small), out / "small", Silent(), rehearsal=True)
-before = status("VmRSS")
-Path("/proc/self/clear_refs").write_text("5")
+peak = before = held()
+threading.Thread(target=watch, daemon=True).start()
 run_study(parse_study(study), out / "large", Silent(), rehearsal=True)
-peak = status("VmHWM") - before
-print(json.dumps({"peak": peak, "foreseen": estimate(parse_study(study)).memory_bytes}))
+print(json.dumps({"peak": peak - before, "foreseen": estimate(parse_study(study)).memory_bytes}))
 """
 MASKED = {"privacy": {"sum": "masked", "num_patients": 28}}
 LOCAL = {
     "federation": {"strategy": "fedavg", "local_steps": 2, "learning_rate": 0.1},
     "privacy": {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None},
+}
+LOCAL_PRIVATE = {
+    "federation": {"strategy": "fedavg", "local_steps": 2, "learning_rate": 0.1},
+    "privacy": {"num_patients": 28, "trust": "nobody"},
 }
 
 
@@ -69,20 +89,53 @@ def untimed(monkeypatch):
     monkeypatch.setattr(estimates, "_masked_probe", lambda *_: (1.0, 1.0))
 
 
+def foreseen(tiny_study, monkeypatch, sections, between, cores):
+    monkeypatch.setattr(estimates, "build_network", of_size(100_000, between))
+    return estimate(tiny_study(**sections, performance={"threads": cores}))
+
+
 @pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize("sections", [MASKED, LOCAL])
 def test_each_core_has_a_copy_of_the_network_and_a_gradient_twice(tiny_study, monkeypatch, sections):
-    """A network that draws random numbers has no copies, and goes on in one thread."""
-
-    def foreseen(between, cores):
-        monkeypatch.setattr(estimates, "build_network", of_size(100_000, between))
-        return estimate(tiny_study(**sections, performance={"threads": cores}))
-
-    two, one, drawing = foreseen(nn.Tanh(), 2), foreseen(nn.Tanh(), 1), foreseen(nn.Dropout(), 2)
+    """A network that draws random numbers has no copies in one process, and goes on in one thread."""
+    two, one = (foreseen(tiny_study, monkeypatch, sections, nn.Tanh(), cores) for cores in (2, 1))
+    drawing = foreseen(tiny_study, monkeypatch, sections, nn.Dropout(), 2)
     vector = 4 * two.parameters
     assert two.memory_bytes - one.memory_bytes >= (2 + 2) * vector
-    assert two.memory_bytes - drawing.memory_bytes >= (2 + 2) * vector
+    if sections is MASKED:
+        assert two.memory_bytes - drawing.memory_bytes >= (2 + 2) * vector
     assert one.memory_bytes < GIGABYTE, "no batch is clipped"
+
+
+@pytest.mark.usefixtures("untimed")
+def test_each_process_has_the_gradients_of_a_clipped_batch(tiny_study, monkeypatch):
+    two, one = (foreseen(tiny_study, monkeypatch, LOCAL_PRIVATE, nn.Tanh(), cores) for cores in (2, 1))
+    assert two.memory_bytes - one.memory_bytes >= GIGABYTE
+    assert one.memory_bytes >= GIGABYTE
+
+
+@pytest.mark.usefixtures("untimed")
+@pytest.mark.parametrize("sections", [MASKED, LOCAL])
+def test_copies_are_counted_and_not_made(tiny_study, monkeypatch, sections):
+    made = property(lambda _: pytest.fail("a check allocates no copy"))
+    monkeypatch.setattr(Workbench, "copies", made)
+    monkeypatch.setattr(Processes, "_forked", made)
+    assert foreseen(tiny_study, monkeypatch, sections, nn.Tanh(), 2).memory_bytes > 0
+
+
+@pytest.mark.usefixtures("untimed")
+def test_all_uploads_are_kept_and_one_hospital_has_sum_noise_and_row(tiny_study, monkeypatch):
+    """Beside the network, its starting weights and the model."""
+    monkeypatch.setattr(estimates, "build_network", of_size(100_000, nn.Tanh()))
+    monkeypatch.setattr(
+        estimates, "_bytes_of_steps", lambda *_: GIGABYTE
+    )  # fewer patients of each wait for others
+    kept = []
+    for count in (3, 9):
+        found = estimate(tiny_study(**MASKED, hospitals={"count": count}))
+        assert found.upload is not None
+        kept.append(found.memory_bytes - found.upload.num_bytes * count)
+    assert kept[0] == kept[1] > GIGABYTE + (8 + 4 + 8 + 12) * found.parameters
 
 
 @pytest.mark.usefixtures("untimed")
@@ -93,7 +146,7 @@ def test_references_clip_beside_the_copies(tiny_study, monkeypatch):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("sections", "hospitals"), [(MASKED, 3), (LOCAL, CORES)])
+@pytest.mark.parametrize(("sections", "hospitals"), [(MASKED, 3), (LOCAL, CORES), (LOCAL_PRIVATE, 2)])
 def test_what_is_foreseen_is_within_a_factor_of_the_measured_peak(tiny, tmp_path, sections, hospitals):
     """A run of ResNet-18, after one of a small network, whose libraries and pools are not counted."""
     pytest.importorskip("monai")

@@ -62,6 +62,11 @@ def _is_open(number):
     return True
 
 
+def mapped(made, function, items, context):
+    found = dict(made.each(function, items, context))
+    return [found[place] for place in range(len(items))]
+
+
 @pytest.fixture
 def two():
     made: Processes[Any] = Processes(2, ROOM)
@@ -72,7 +77,7 @@ def two():
 @pytest.mark.parametrize("size", [0, 1, 100, ROOM])
 def test_results_come_in_the_order_of_the_items_however_large_they_are(two, size):
     items = [np.full((size, 5), float(number)) for number in range(7)]
-    found = two.map(added, items, CONTEXT)
+    found = mapped(two, added, items, CONTEXT)
     for (result, _), item in zip(found, items, strict=True):
         np.testing.assert_array_equal(result, CONTEXT + item)
     assert os.getpid() not in {pid for _, pid in found}
@@ -80,37 +85,37 @@ def test_results_come_in_the_order_of_the_items_however_large_they_are(two, size
 
 
 def test_no_result_is_overwritten_by_the_next_call(two):
-    first = two.map(added, [1.0, 2.0], CONTEXT)
-    two.map(added, [3.0, 4.0], CONTEXT)
+    first = mapped(two, added, [1.0, 2.0], CONTEXT)
+    mapped(two, added, [3.0, 4.0], CONTEXT)
     np.testing.assert_array_equal(first[0][0], CONTEXT + 1)
 
 
 def test_there_are_no_more_processes_than_items(two):
-    two.map(added, [1.0], CONTEXT)
+    mapped(two, added, [1.0], CONTEXT)
     assert len(two._all) == 1
 
 
 def test_an_error_is_raised_here_with_its_code_and_its_warning_given(two):
     with pytest.warns(UserWarning, match="item 1 is odd"), pytest.raises(PrivacyError) as caught:
-        two.map(refused, [1, 3], CONTEXT)
+        mapped(two, refused, [1, 3], CONTEXT)
     assert caught.value.code == "privacy-keys"
     assert two._all == []
 
 
 def test_an_error_that_cannot_be_pickled_is_told_in_words(two):
     with pytest.raises(RuntimeError, match=r"Local: of no other process"):
-        two.map(raised_locally, [1], CONTEXT)
+        mapped(two, raised_locally, [1], CONTEXT)
 
 
 def test_what_a_killed_process_had_is_computed_here(two):
-    assert two.map(killed, [3, 4, 5, 6, 7], os.getpid()) == [3, 4, 5, 6, 7]
+    assert mapped(two, killed, [3, 4, 5, 6, 7], os.getpid()) == [3, 4, 5, 6, 7]
     assert [process for process in two._all if not process.pipe.closed] == []
 
 
 def test_a_stream_goes_on_where_the_other_process_left_it(two):
     streams = [Randomness(3).stream("noise", number) for number in range(3)]
     for (normal, words, moved), stream, number in zip(
-        two.map(drawn, streams, CONTEXT), streams, range(3), strict=True
+        mapped(two, drawn, streams, CONTEXT), streams, range(3), strict=True
     ):
         same = Randomness(3).stream("noise", number)
         np.testing.assert_array_equal(normal, same.normal(3))
@@ -125,16 +130,16 @@ def test_a_stream_goes_on_where_the_other_process_left_it(two):
 def test_a_killed_process_draws_nothing_that_is_drawn_again():
     """The item goes on here with the stream that it came with: numbers of the killed process were seen by nobody."""
     made: Processes[Any] = Processes(1, ROOM)
-    made.map(added, [1.0], CONTEXT)
+    mapped(made, added, [1.0], CONTEXT)
     os.kill(made._all[0].pid, signal.SIGKILL)
-    [(normal, _, _)] = made.map(drawn, [Randomness(3).stream("noise")], CONTEXT)
+    [(normal, _, _)] = mapped(made, drawn, [Randomness(3).stream("noise")], CONTEXT)
     np.testing.assert_array_equal(normal, Randomness(3).stream("noise").normal(3))
     made.close()
 
 
 def test_no_file_of_this_process_stays_open_in_another(two, tmp_path, capfd):
     with open(tmp_path / "locked", "w") as locked:
-        [found] = two.map(open_files, [1], CONTEXT)
+        [found] = mapped(two, open_files, [1], CONTEXT)
         assert locked.fileno() not in found
     assert len(found) == 4  # three standard ones, which lead nowhere, and the pipe
     assert capfd.readouterr().out == ""
@@ -142,7 +147,7 @@ def test_no_file_of_this_process_stays_open_in_another(two, tmp_path, capfd):
 
 def test_they_end_with_their_object():
     made: Processes[Any] = Processes(2, ROOM)
-    pids = {pid for _, pid in made.map(added, [1.0, 2.0, 3.0], CONTEXT)}
+    pids = {pid for _, pid in mapped(made, added, [1.0, 2.0, 3.0], CONTEXT)}
     del made
     gc.collect()
     for pid in pids:
@@ -156,7 +161,7 @@ def test_they_end_with_their_owner_however_it_ends():
     if owner == 0:
         try:
             made: Processes[Any] = Processes(2, ROOM)
-            pids = [pid for _, pid in made.map(added, [1.0, 2.0], CONTEXT)]
+            pids = [pid for _, pid in mapped(made, added, [1.0, 2.0], CONTEXT)]
             os.write(write, " ".join(map(str, pids)).encode())
         finally:
             os.kill(os.getpid(), signal.SIGKILL)  # it runs nothing at its end
@@ -180,14 +185,14 @@ def _is_running(pid):
 
 
 def test_a_copy_of_the_owner_ends_no_process_of_it(two):
-    pids = {pid for _, pid in two.map(added, [1.0, 2.0], CONTEXT)}
+    pids = {pid for _, pid in mapped(two, added, [1.0, 2.0], CONTEXT)}
     child = os.fork()
     if child == 0:
         two.close()
         os._exit(0)
     os.waitpid(child, 0)
     assert all(_is_running(pid) for pid in pids)
-    assert len(two.map(added, [1.0, 2.0], CONTEXT)) == 2
+    assert len(mapped(two, added, [1.0, 2.0], CONTEXT)) == 2
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -199,16 +204,16 @@ def test_without_processes_everything_is_computed_here(two, monkeypatch, closed)
         two.close()
     else:
         monkeypatch.setattr(os, "fork", full)
-    assert {pid for _, pid in two.map(added, [1.0, 2.0], CONTEXT)} == {os.getpid()}
+    assert {pid for _, pid in mapped(two, added, [1.0, 2.0], CONTEXT)} == {os.getpid()}
 
 
 def test_an_interrupted_call_ends_the_processes(two, monkeypatch):
     def interrupted(pipes):
         raise KeyboardInterrupt
 
-    two.map(added, [1.0, 2.0], CONTEXT)
+    mapped(two, added, [1.0, 2.0], CONTEXT)
     pids = [process.pid for process in two._all]
     monkeypatch.setattr(processes, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        two.map(added, [1.0, 2.0], CONTEXT)
+        mapped(two, added, [1.0, 2.0], CONTEXT)
     assert not any(_is_running(pid) for pid in pids)

@@ -125,7 +125,7 @@ def test_local_steps_without_privacy_are_gradient_descent():
     part = NotPrivate(UNCLIPPED, 1.0, 3, PublicSize(4), 1)
     streams = Randomness(0).stream("a"), Randomness(0).stream("b")
     steps = LocalSteps(steps=3, learning_rate=0.3, momentum=0.5, denominator=4.0)
-    [(ours, _)] = local_steps(bench, part, [LocalRun(bench.initial_weights, patients, steps, *streams)])
+    [(_, ours, _)] = local_steps(bench, part, [LocalRun(bench.initial_weights, patients, steps, *streams)])
 
     layer = nn.Linear(15, 3)
     weights = torch.from_numpy(bench.initial_weights.copy())
@@ -166,6 +166,12 @@ def test_an_answer_that_is_kept_is_of_the_same_weights_and_pictures(monkeypatch)
     assert not np.array_equal(bench.probabilities((moved, weights), rows), others)
 
 
+def after(bench, part, runs, **options):
+    """Weights and velocity of each hospital, in the order asked."""
+    found = {place: rest for place, *rest in local_steps(bench, part, runs, **options)}
+    return [found[place] for place in range(len(runs))]
+
+
 CLASS_WEIGHTS = [None, (0.5, 1.0, 2.0)]
 
 
@@ -175,7 +181,7 @@ def hospitals_of(bench, patients, class_weights):
     for number, (own, steps) in enumerate([(patients, 3), (few, 5), (nobody, 3), (patients, 5)]):
         streams = Randomness(0).stream("sampling", number), Randomness(0).stream("noise", number)
         start = bench.initial_weights + np.float32(number)
-        how = LocalSteps(steps, 0.3, 0.5, proximal=0.1, denominator=2.0, class_weights=class_weights)
+        how = LocalSteps(steps, 0.3, 0.5, 2.0, proximal=0.1, keep_velocity=True, class_weights=class_weights)
         yield LocalRun(start, own, how, *streams)
 
 
@@ -184,10 +190,10 @@ def test_hospitals_that_share_passes_take_the_steps_that_each_takes_alone(monkey
     bench, patients = bench_and_patients(encode_once=False)
     monkeypatch.setattr(bench, "_independence", Independence.CHECKED)
     monkeypatch.setattr(bench, "_head", None)
-    alone = [local_steps(bench, OFTEN_NONE, [own])[0] for own in hospitals_of(bench, patients, class_weights)]
+    alone = [after(bench, OFTEN_NONE, [own])[0] for own in hospitals_of(bench, patients, class_weights)]
     monkeypatch.setattr(bench, "_add_plain_sums", lambda *_: pytest.fail("it is one pass"))
     runs = list(hospitals_of(bench, patients, class_weights))
-    for together, one in zip(local_steps(bench, OFTEN_NONE, runs, may_round=True), alone, strict=True):
+    for together, one in zip(after(bench, OFTEN_NONE, runs, may_round=True), alone, strict=True):
         for ours, theirs in zip(together, one, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
@@ -208,12 +214,12 @@ def test_hospitals_on_two_cores_take_the_very_steps_that_each_takes_alone(monkey
     monkeypatch.setattr(bench, "cores", 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     one_by_one = list(hospitals_of(bench, patients, class_weights))
-    alone = [local_steps(bench, part, [own])[0] for own in one_by_one]
+    alone = [after(bench, part, [own])[0] for own in one_by_one]
     state = torch.get_rng_state()
     together = list(hospitals_of(bench, patients, class_weights))
-    bench.processes.map(_nothing, [0, 1], bench)  # forked; this one has no step to take
+    list(bench.processes.each(_nothing, [0, 1], bench))  # forked; this one has no step to take
     monkeypatch.setattr(bench, "gradient_sums", lambda *_: pytest.fail("it is for other processes"))
-    for ours, theirs in zip(local_steps(bench, part, together), alone, strict=True):
+    for ours, theirs in zip(after(bench, part, together), alone, strict=True):
         assert np.array_equal(ours[0], theirs[0])
         assert np.array_equal(ours[1], theirs[1])
     assert torch.equal(torch.get_rng_state(), state)

@@ -321,7 +321,7 @@ class Agent:
                 return Answer(update, event)
             case LocalUpdate():
                 run = self.local_run(request, work)
-                [(weights, velocity)] = local_steps(self.workbench, part, [run])
+                [(_, weights, velocity)] = local_steps(self.workbench, part, [run])
                 return self.updated(request, work, run, weights, velocity)
             case _:
                 raise ValueError(f"{work.name} is not answered with a noised vector")
@@ -332,11 +332,11 @@ class Agent:
         return LocalRun(work.weights, self.patients, work.steps, sampling, noise)
 
     def updated(
-        self, request: Request, work: LocalUpdate, run: LocalRun, weights: Vector, velocity: Vector
+        self, request: Request, work: LocalUpdate, run: LocalRun, weights: Vector, velocity: Vector | None
     ) -> Answer:
         """Returns the answer to a round of local steps, from the weights and the velocity after them."""
         update = noised_update(self.plan.training, weights - work.weights, run.noise)
-        return Answer(update, self.event_of(request), velocity if work.steps.keep_velocity else None)
+        return Answer(update, self.event_of(request), velocity)
 
     def _stream(self, purpose: str, request: Request) -> Stream:
         name = computed(request.work).name

@@ -18,10 +18,6 @@ from wardround.work import GradientSum, LocalUpdate
 
 _log = logging.getLogger("wardround.hospital")
 
-_STATE_BYTES = 1 << 27
-"""Weights, velocities and gradients of hospitals that take local steps side by side, at most, unless those of one a
-core are more."""
-
 Transaction = Callable[[], AbstractContextManager[object]]
 """Opens a ledger file once, so that all charges of a round reach the disk together."""
 
@@ -85,16 +81,12 @@ def _local_updates(agents: Sequence[Agent], requests: Sequence[Request]) -> dict
     """Returns answers to rounds of local steps, taken side by side; a seeded run gives deployed hospitals' bits."""
     if not agents:
         return {}
-    answers: dict[HospitalName, Answer] = {}
     works = [request.work for request in requests if isinstance(request.work, LocalUpdate)]
     asked = list(zip(agents, requests, works, strict=True))
-    most = max(agents[0].workbench.cores, _STATE_BYTES // (12 * max(1, works[0].weights.size)))
-    for first in range(0, len(asked), most):
-        block = asked[first : first + most]
-        runs = [agent.local_run(request, work) for agent, request, work in block]
-        agent = block[0][0]
-        private = agent.randomness.is_private
-        found = local_steps(agent.workbench, agent.plan.training, runs, may_round=private)
-        for (agent, request, work), run, after in zip(block, runs, found, strict=True):
-            answers[agent.name] = agent.updated(request, work, run, *after)
+    runs = [agent.local_run(request, work) for agent, request, work in asked]
+    bench, part, private = agents[0].workbench, agents[0].plan.training, agents[0].randomness.is_private
+    answers: dict[HospitalName, Answer] = {}
+    for place, weights, velocity in local_steps(bench, part, runs, may_round=private):
+        agent, request, work = asked[place]
+        answers[agent.name] = agent.updated(request, work, runs[place], weights, velocity)
     return answers

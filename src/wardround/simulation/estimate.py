@@ -62,8 +62,8 @@ class Estimate:
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network. Each
             reference and each repeat counts as a run, though heads that share passes take less.
-        memory_bytes: of training at its peak, beside the libraries themselves: pictures, kept inputs, answers of
-            hospitals, and gradients; where patients or hospitals are spread over the cores, a copy of the network on
+        memory_bytes: of training at its peak, beside the libraries themselves: pictures, kept inputs, weights, answers
+            of hospitals, and gradients; where patients or hospitals are spread over the cores, a copy of the network on
             each, with its gradients and activations.
         upload: of a hospital in a round; None where sums are not masked.
         schedule: of a private head; None for other networks.
@@ -145,10 +145,8 @@ def estimate(study: Study) -> Estimate:
     with using_threads(study.performance.threads):  # as a run makes its bench
         bench, _ = made_up_bench(study, network, target, shape, 2)
     of_patient = math.ceil((pictures or 1) / (patients or 1))
-    if on_cores := _bytes_on_cores(study, plan, bench, of_patient, of_step):
-        gradient_bytes = on_cores + (gradient_bytes if num_runs(study) else 0)  # references clip beside the copies
-    vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
-    hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
+    gradient_bytes = _bytes_of_steps(study, plan, bench, gradient_bytes, of_patient, of_step)
+    upload = upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"])
     schedule, backbone = schedule_of(study, plan, classes), study.model.backbone
     question = (backbone.question(),) if isinstance(backbone, OwnEncoder) else ()
     return Estimate(
@@ -161,8 +159,8 @@ def estimate(study: Study) -> Estimate:
         classes=() if listing is None else listing.class_names,
         noticed=(*(() if listing is None else listing.noticed()), *encoding, *question),
         seconds=seconds,
-        memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
-        upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
+        memory_bytes=int(cache + inputs + _bytes_of_vectors(study, plan, network, upload) + gradient_bytes),
+        upload=upload,
         schedule=schedule,
         feasibility=_feasibility(study, schedule, patients, classes),
         choice=_choice(study),
@@ -232,29 +230,53 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
     return seconds / pictures, gradients
 
 
-def _bytes_on_cores(study: Study, plan: Plan, bench: Workbench, of_patient: int, of_step: int) -> int:
-    """Returns the bytes of gradients that the cores take side by side; 0 of a head, and where batches are clipped.
+def _bytes_of_vectors(study: Study, plan: Plan, network: Network, upload: MaskedUpload | None) -> int:
+    """Returns the bytes of weights and of what hospitals answer, beside the gradients on the cores.
 
-    Under masks each core takes a patient, whose gradient waits for some others; in local steps without a clip it takes
-    a hospital, with its weights and velocity. Beside the activations of a batch a gradient is there twice, as autograd
-    gives it and as one vector. Several cores have a copy of the network each.
+    The network, its starting weights and the model are float32. Under masks all uploads are kept until the last one is
+    there, and one hospital at a time has its sum and its share of the noise (int64) and a patient's row (int32);
+    elsewhere each has its sum (float64) and its reply.
+    """
+    size, hospitals = network.num_parameters, study.hospitals.count
+    if upload is not None:
+        return (12 + 20) * size + hospitals * upload.num_bytes
+    return 12 * size + (1 if answers_as_one(study, plan) else hospitals) * 12 * size
+
+
+def _bytes_of_steps(
+    study: Study, plan: Plan, bench: Workbench, gradient_bytes: int, of_patient: int, of_step: int
+) -> int:
+    """Returns the bytes of gradients at one time, of all that compute side by side.
+
+    Under masks each core takes a patient, whose gradient waits for some others, with a copy of the network; in local
+    steps a process takes a hospital, with its weights and velocity, which are asked and answered in shared memory.
+    Beside the activations of a batch a gradient is there twice, as autograd gives it and as one vector.
 
     Args:
         study: as it is resolved.
         plan: of the study.
-        bench: of made-up pictures; it has the copies (`Workbench.copies`).
+        bench: of made-up pictures; it makes no copies and no processes.
+        gradient_bytes: of patients' gradients of one clipped batch.
         of_patient: pictures of a patient.
         of_step: pictures of a hospital in one step or masked round.
     """
-    is_local = isinstance(study.federation, Averaging | Scaffolding) and math.isinf(clip_of(plan.training).norm)
+    is_local = isinstance(study.federation, Averaging | Scaffolding)
     if bench.trains_head or not (is_local or plan.masked is not None):
-        return 0
-    trained, vector, cores = bench.network.trained, 4 * bench.network.num_parameters, max(1, len(bench.copies))
-    cores = min(cores, timetable_of(study).at_once) if is_local else cores
-    copies = len(bench.copies) * sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
-    pictures = min(bench.at_once, of_step if is_local else of_patient)
-    at_work = cores * ((4 if is_local else 2) * vector + pictures * _activation_bytes(bench))
-    return copies + at_work + (0 if is_local else max(cores * vector, min(ROW_BYTES, of_step * vector)))
+        return gradient_bytes
+    trained, vector = bench.network.trained, 4 * bench.network.num_parameters
+    copy = sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
+    references = gradient_bytes if num_runs(study) else 0  # they clip beside the copies
+    if not is_local:
+        cores = max(1, bench.num_copies)
+        at_work = cores * (2 * vector + min(bench.at_once, of_patient) * _activation_bytes(bench))
+        return (
+            bench.num_copies * copy + at_work + max(cores * vector, min(ROW_BYTES, of_step * vector)) + references
+        )
+    hospitals = min(1 if bench.processes is None else bench.cores, timetable_of(study).at_once)
+    if math.isfinite(clip_of(plan.training).norm):
+        return hospitals * (copy + 5 * vector + gradient_bytes)
+    pictures = min(bench.at_once, of_step)
+    return hospitals * (copy + 5 * vector + pictures * _activation_bytes(bench)) + references
 
 
 def _activation_bytes(bench: Workbench) -> int:

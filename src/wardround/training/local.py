@@ -1,7 +1,7 @@
 """A hospital's own steps within a round: DP-SGD on its patients, or plain SGD where nothing is promised of a step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from wardround.work import LocalSteps
 _FEW_PICTURES = 16
 """Expected pictures of a step below which hospitals share passes: the walk through the modules costs more then."""
 
+_STATE_BYTES = 1 << 27
+"""Weights, velocities and gradients of hospitals that share passes, at most, unless those of one a core are more."""
+
 
 @dataclass(frozen=True)
 class LocalRun:
@@ -32,16 +35,21 @@ class LocalRun:
     noise: Stream
 
 
+Place = int
+Stepped = tuple[Place, Vector, Vector | None]
+"""Place of a hospital among those asked, its weights, and its velocity where `LocalSteps.keep_velocity` asks for it."""
+
+
 def local_steps(
     workbench: Workbench, part: Training, runs: Sequence[LocalRun], *, may_round: bool = False
-) -> list[tuple[Vector, Vector]]:
-    """Returns weights and velocity of the heavy ball after steps on each hospital's own patients, (parameter,) each.
+) -> Iterator[Stepped]:
+    """Yields weights and velocity of the heavy ball after steps on each hospital's own patients, as they are done.
 
     The step is v <- momentum v + g + proximal (w - w0) + correction, w <- w - learning_rate v, with g the noised sum of
     clipped gradients over a public constant. Everything but g is public or computed from earlier steps.
 
-    Several hospitals are spread over the cores, a process for each (`Workbench.processes`), where torch gives a kernel one
-    thread: the same bits as one after the other. With `may_round`, kernels that had several threads have one, and
+    Several hospitals are spread over the cores, a process for each (`Workbench.processes`), where torch gives a kernel
+    one thread: the same bits as one after the other. With `may_round`, kernels that had several threads have one, and
     hospitals of few pictures share their passes where nothing is clipped, which changes the values by rounding.
 
     Guarantee, for each hospital:
@@ -60,24 +68,31 @@ def local_steps(
     if len(runs) > 1 and (may_round or torch.get_num_threads() == 1):
         pictures = share_of_patients(part) * sum(int(own.patients.counts.sum()) for own in runs)
         if may_round and math.isinf(clip_of(part).norm) and pictures < _FEW_PICTURES * len(runs):
-            return _in_step(workbench, part, runs)
+            most = max(workbench.cores, _STATE_BYTES // (12 * runs[0].weights.size))
+            for first in range(0, len(runs), most):
+                block = _in_step(workbench, part, runs[first : first + most])
+                yield from ((first + place, *after) for place, after in enumerate(block))
+            return
         if workbench.processes is not None:
             items = [(part, own) for own in runs]
-            found = workbench.processes.map(_elsewhere, items, workbench)
-            for own, (_, _, sampling, noise) in zip(runs, found, strict=True):
-                own.sampling.go_on_as(sampling)
-                own.noise.go_on_as(noise)
-            return [(weights, velocity) for weights, velocity, _, _ in found]
-    return [_in_step(workbench, part, [own])[0] for own in runs]
+            for place, (weights, velocity, sampling, noise) in workbench.processes.each(_there, items, workbench):
+                runs[place].sampling.go_on_as(sampling)
+                runs[place].noise.go_on_as(noise)
+                yield place, weights, velocity
+            return
+    for place, own in enumerate(runs):
+        [after] = _in_step(workbench, part, [own])
+        yield place, *after
 
 
-def _elsewhere(workbench: Workbench, item: tuple[Training, LocalRun]) -> tuple[Vector, Vector, Stream, Stream]:
+def _there(workbench: Workbench, item: tuple[Training, LocalRun]) -> tuple[Vector, Vector | None, Stream, Stream]:
+    """Returns what a hospital's steps give in another process, and its streams, which go on in this one."""
     part, own = item
-    [(weights, velocity)] = _in_step(workbench, part, [own])
-    return weights, velocity, own.sampling, own.noise
+    [after] = _in_step(workbench, part, [own])
+    return *after, own.sampling, own.noise
 
 
-def _in_step(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector]]:
+def _in_step(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector | None]]:
     """Returns weights and velocity of hospitals that take each step together."""
     weights = [own.weights for own in runs]
     velocities = [
@@ -89,7 +104,8 @@ def _in_step(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> 
         sums = _sums(workbench, part, [runs[place] for place in places], at)
         for place, clipped in zip(places, sums, strict=True):
             weights[place] = _stepped(part, runs[place], clipped, weights[place], velocities[place])
-    return list(zip(weights, velocities, strict=True))
+    kept = [own.run.keep_velocity for own in runs]
+    return [(at, ball if keep else None) for at, ball, keep in zip(weights, velocities, kept, strict=True)]
 
 
 def _sums(

@@ -68,6 +68,10 @@ class _Parcel:
         )
 
 
+class _Killed(Exception):  # control flow of this module; it never leaves it
+    """Signal that a process was killed, by its user or by a system without memory."""
+
+
 @dataclass(frozen=True)
 class _Process:
     """A forked process, a pipe to it, and the blocks of items and of results."""
@@ -76,6 +80,30 @@ class _Process:
     pipe: "Connection[Any, Any]"
     asked: mmap.mmap
     answered: mmap.mmap
+
+    def ask(self, function: Callable[..., object], place: int, item: object) -> tuple[int, _Parcel]:
+        """Sends an item, and returns its place and its parcel."""
+        parcel = _Parcel.of(item, self.asked)
+        with suppress(OSError):  # one that was killed answers by the end of its pipe
+            self.pipe.send((function, parcel))
+        return place, parcel
+
+    def answer(self) -> Any:
+        """Returns the result, once it is there.
+
+        Raises:
+            _Killed: the process was.
+            Exception: of the function.
+        """
+        try:
+            parcel, error, warned = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _Killed from error
+        for category, text in warned:
+            warnings.warn(text, category, stacklevel=3)
+        if error is not None:
+            raise error
+        return parcel.value(self.answered, copied=True)
 
     def end(self) -> None:
         """Ends the process, which holds nothing that would be lost."""
@@ -100,10 +128,10 @@ class Processes(Generic[Context]):
         self._all: list[_Process] = []
         self._end = weakref.finalize(self, _end, self._all, os.getpid())
 
-    def map(
+    def each(
         self, function: Callable[[Context, Item], Found], items: Sequence[Item], context: Context
-    ) -> list[Found]:
-        """Returns a function of the context and each item; each process takes one item at a time.
+    ) -> Iterator[tuple[int, Found]]:
+        """Yields the place of each item and a function of the context and that item, in the order they are done.
 
         An error of the function is raised here, and its warnings are given here. An item whose process was killed is
         computed in this one, where nothing of it was seen: no number is drawn for two results.
@@ -113,36 +141,33 @@ class Processes(Generic[Context]):
             items: picklable, as results are; a stream in them moves (`wardround.randomness.Stream`).
             context: to fork with.
         """
-        found: dict[int, Found] = {}
         waiting = list(enumerate(items))[::-1]
         free, at_work = list(self._all), dict[Any, tuple[_Process, int, _Parcel]]()
         try:
             while waiting or at_work:
                 while waiting and (process := free.pop() if free else self._forked(context)):
-                    number, item = waiting.pop()
-                    parcel = _Parcel.of(item, process.asked)
-                    at_work[process.pipe] = process, number, parcel
-                    with suppress(OSError):  # one that was killed answers by the end of its pipe
-                        process.pipe.send((function, parcel))
+                    at_work[process.pipe] = process, *process.ask(function, *waiting.pop())
                 if not at_work:  # no process can be had
-                    number, item = waiting.pop()
-                    found[number] = function(context, item)
+                    place, item = waiting.pop()
+                    yield place, function(context, item)
                     continue
                 for pipe in wait(list(at_work)):
-                    process, number, parcel = at_work.pop(pipe)
+                    process, place, parcel = at_work.pop(pipe)
                     try:
-                        answer = process.pipe.recv()
-                    except (EOFError, OSError):
+                        found = process.answer()
+                    except _Killed:
                         self._all.remove(process)
                         process.end()
-                        found[number] = function(context, parcel.value(process.asked, copied=True))
-                        continue
-                    free.append(process)
-                    found[number] = _value(answer, process.answered)
+                        found = function(context, parcel.value(process.asked, copied=True))
+                    else:
+                        if waiting:  # before somebody takes time over what was found
+                            at_work[pipe] = process, *process.ask(function, *waiting.pop())
+                        else:
+                            free.append(process)
+                    yield place, found
         except BaseException:
             self.close()  # others would answer later
             raise
-        return [found[number] for number in range(len(items))]
 
     def close(self) -> None:
         """Ends all processes; more than once is no fault. Items are then computed in this process."""
@@ -164,16 +189,6 @@ class Processes(Generic[Context]):
             return None
         self._all.append(_Process(pid, ours, asked, answered))
         return self._all[-1]
-
-
-def _value(answer: tuple[_Parcel | None, Exception | None, list[Any]], block: mmap.mmap) -> Any:
-    parcel, error, warned = answer
-    for category, text in warned:
-        warnings.warn(text, category, stacklevel=3)
-    if error is not None:
-        raise error
-    assert parcel is not None, "a result or an error"
-    return parcel.value(block, copied=True)
 
 
 def _end(processes: list[_Process], owner: int) -> None:

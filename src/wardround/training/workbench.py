@@ -144,16 +144,18 @@ class Workbench:
 
     @cached_property
     def copies(self) -> list[nn.Module]:
-        """Copies of the trained part for patients' own gradients, one a core and for one thread each.
+        """Copies of the trained part for patients' own gradients, one a core and for one thread each."""
+        return [copy.deepcopy(self.network.trained) for _ in range(self.num_copies)]
 
-        None of a GPU, a head, whose products take all cores by themselves, or a network that draws random numbers.
-        """
+    @cached_property
+    def num_copies(self) -> int:
+        """Number of `copies`; 0 of a GPU, a head, whose products take all cores, or a network that draws numbers."""
         if self.device != CPU or self.cores == 1 or self._head is not None or not len(self._pixels):
-            return []
+            return 0
         self._train(self._there)
-        if draws(self._there, torch.zeros_like(self.inputs_of(np.zeros(2, dtype=np.int64)))):
-            return []
-        return [copy.deepcopy(self.network.trained) for _ in range(self.cores)]
+        return (
+            0 if draws(self._there, torch.zeros_like(self.inputs_of(np.zeros(2, dtype=np.int64)))) else self.cores
+        )
 
     @cached_property
     def processes(self) -> "Processes[Workbench] | None":

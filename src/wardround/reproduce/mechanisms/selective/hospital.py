@@ -51,7 +51,7 @@ def update_of(
     """
     replica = memory.before(round).get(_REPLICA, workbench.initial_weights).astype(np.float32)
     replica[selection.positions] = fetched
-    [(trained, _)] = local_steps(workbench, part, [LocalRun(replica, patients, run, sampling, noise)])
+    [(_, trained, _)] = local_steps(workbench, part, [LocalRun(replica, patients, run, sampling, noise)])
     memory.write(round, {_REPLICA: trained})
     update = noised_update(part, trained - replica, noise)
     if selects(part):
