@@ -90,7 +90,7 @@ ENVIRONMENT = {
 }  # fmt: skip
 LEDGER = {
     "run": "one", "standing": "lasting", "ledger": "/home/anna/.local/state/wardround/ledger.sqlite", "entries": 12,
-    "head": "ef" * 32, "dataset": "febef1cf" * 8,
+    "head": "ef" * 32, "dataset": "febef1cf" * 8, "held_out": "4e1d007a" * 8,
     "total": {"runs": 3, "studies": 2, "persons": 128, "greatest_epsilon": 7.0123, "delta": 1e-5, "limit": None},
 }  # fmt: skip
 ROUNDS = (

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from tests.errors import raises_code
-from tests.report.conftest import ONE_MODEL, ROUNDS
+from tests.report.conftest import LEDGER, ONE_MODEL, ROUNDS
 
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent, to_json
 from wardround.errors import RecordError
@@ -48,7 +48,8 @@ def entry(make_record):
 
         values = {"privacy.epsilon": epsilon, "hospitals.count": hospitals}
         configuration = name or f"lungs_{epsilon}_{hospitals}"
-        record = make_record(bent, study=STUDY.format(seed=seed), rounds=ROUNDS)
+        own = LEDGER | {"held_out": f"by {seed}"}
+        record = make_record(bent, study=STUDY.format(seed=seed), rounds=ROUNDS, own=own)
         return Entry(f"{configuration}_r{repeat}", configuration, source, values, record)
 
     return make
@@ -104,7 +105,7 @@ def test_nothing_is_called_best_unless_every_run_has_validation_patients(entry, 
 
 def test_runs_on_different_data_have_no_best(entry):
     first, second = entry(1.0, validation=0.7), entry(2.0, validation=0.9)
-    second.record.own["dataset"] = "another"
+    second.record.own.update(dataset="another", held_out="others")
     overview = overview_of("lungs", [first, second])
     assert overview.best is None
     assert "different held-out patients" in overview.choice
@@ -120,7 +121,7 @@ def test_one_run_shows_its_interval_and_several_their_range(entry):
 
 
 def _untold(own):
-    own.pop("dataset")
+    del own["dataset"], own["held_out"]
 
 
 @pytest.mark.parametrize(
@@ -128,12 +129,13 @@ def _untold(own):
     [
         (0, None, False),
         (1, None, True),
-        (0, lambda own: own.update(dataset="another"), True),
+        (1, lambda own: own.update(held_out="by 0"), False),
+        (0, lambda own: own.update(held_out="others"), True),
         (0, _untold, True),
     ],
 )
 def test_different_held_out_patients_are_not_comparable(entry, tmp_path, seed, change, differs):
-    """They follow from the data set, the seed of the split and the share; nothing is called best across them."""
+    """Nothing is called best across them."""
     first = entry(1.0, validation=0.7)
     second = entry(2.0, validation=0.8, seed=seed)
     if change is not None:
@@ -144,14 +146,6 @@ def test_different_held_out_patients_are_not_comparable(entry, tmp_path, seed, c
     assert ("Different held-out patients" in page_of(overview, tmp_path)) is differs
     assert any("Not comparable" in line for line in lines_of(overview)) is differs
     assert ("ledger.json" in overview.not_comparable) is (change is _untold)
-
-
-def test_a_published_test_part_does_not_follow_from_the_seed(entry):
-    runs = [entry(e, seed=s) for e, s in ((1.0, 0), (2.0, 1))]
-    for run in runs:
-        published = run.record.study.replace("test_fraction", 'test = "published"\ntest_fraction')
-        object.__setattr__(run.record, "study", published)
-    assert overview_of("lungs", runs).not_comparable == ""
 
 
 def test_settings_that_differ_are_shown_unless_the_labels_have_them(entry, tmp_path):

@@ -94,7 +94,8 @@ def run_of(study: Study, pictures: str, made: str) -> str:
 
     Args:
         study: to be run.
-        pictures: digest of all pictures and labels. It stays in the ledger.
+        pictures: digest of all pictures and labels, and of the places that patients were dealt to, if a study does not
+            say them. It stays in the ledger.
         made: the same for the whole run, and for no other.
     """
     return made if study.study.seed is None else f"seeded/{study.digest}/{pictures}"

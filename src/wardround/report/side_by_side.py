@@ -9,7 +9,7 @@ from wardround.boundary.documents import dotted
 from wardround.errors import RecordError
 from wardround.records.folder import RunRecord
 from wardround.report.comparison import Charge, Overview, Row, Spread
-from wardround.report.contents import Aside, Measure, Quality, Report
+from wardround.report.contents import Measure, Quality, Report
 from wardround.report.numbers import numbers_of
 from wardround.report.together import together_of
 
@@ -59,9 +59,7 @@ def overview_of(
     columns = {m.key: m for r in reports.values() for m in quality_of(r).measures}
     rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
     together = together_of([entry.record for entry in entries])
-    held_out = [
-        frozenset(_held_out(entry, reports[entry.run].test) for entry in group) for group in grouped.values()
-    ]
+    held_out = [frozenset(map(_held_out, group)) for group in grouped.values()]
     validated = {
         (places, _values_of(group[0])["data.validation_fraction"])
         for places, group in zip(held_out, grouped.values(), strict=True)
@@ -92,16 +90,9 @@ def _settings(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
     return {key: values for key, values in said.items() if len(set(values)) > 1}
 
 
-def _held_out(entry: Entry, test: Aside | None) -> tuple[object, ...]:
-    """Returns a value that two runs share if their test patients are the same.
-
-    These follow from the data set and from the settings that set patients aside. A record that came without
-    `ledger.json` does not tell its data set.
-    """
-    study = _values_of(entry)
-    places = [study[key] for key in ("data.test_fraction", "hospitals.split_seed")]
-    placed = () if study["data.test"] == "published" else tuple(places)
-    return _dataset_of(entry), study["data.test"], placed, test
+def _held_out(entry: Entry) -> object:
+    """Returns a value that runs on the same test patients share, and one that does not tell them with no other."""
+    return entry.record.own.get("held_out", ("not known", entry.run))
 
 
 def _dataset_of(entry: Entry) -> object:
@@ -109,21 +100,19 @@ def _dataset_of(entry: Entry) -> object:
     return entry.record.own.get("dataset", ("not known", entry.run))
 
 
-def _not_comparable(
-    rows: Sequence[Row], held_out: Sequence[frozenset[tuple[object, ...]]], entries: Sequence[Entry]
-) -> str:
+def _not_comparable(rows: Sequence[Row], held_out: Sequence[frozenset[object]], entries: Sequence[Entry]) -> str:
     """Returns a sentence on rows whose test patients are not the same; empty where all are."""
-    alike: dict[frozenset[tuple[object, ...]], list[str]] = {}
+    alike: dict[frozenset[object], list[str]] = {}
     for row, places in zip(rows, held_out, strict=True):
         alike.setdefault(places, []).append(row.label)
     if len(alike) == 1:
         return ""
     groups = " and ".join(f"({', '.join(labels)})" for labels in alike.values())
-    untold = [entry.run for entry in entries if "dataset" not in entry.record.own]
+    untold = [entry.run for entry in entries if "held_out" not in entry.record.own]
     text = f"Not comparable: {groups} are on different held-out patients."
     if untold:
         text += (
-            f" Of {', '.join(untold)} the patients are not known: ledger.json, which has the data set, is missing."
+            f" Of {', '.join(untold)} the patients are not known: ledger.json is missing, or does not tell them."
         )
     return text
 
@@ -134,7 +123,7 @@ def _dealt_anew(entries: Sequence[Entry]) -> bool:
     dealt: defaultdict[object, set[str]] = defaultdict(set)
     for entry in entries:
         study = _values_of(entry)
-        dealt[_dataset_of(entry)].add(repr([study[key] for key in places]))
+        dealt[_dataset_of(entry)].add(repr([_held_out(entry), *(study[key] for key in places)]))
     return any(len(ways) > 1 for ways in dealt.values())
 
 

@@ -1,11 +1,14 @@
 """The ledger of a simulated run: the lasting one of the person who runs it, or a throw-away one in the run's folder.
 
-    ledger.json    the run's name, its ledger, how far that was after the last round, and the digest of the pictures
+    ledger.json    the run's name, its ledger, how far that was after the last round, and digests of the pictures, of
+                   the division into hospitals, validation and test patients, and of the test patients
 
 Patients who cannot afford the study are left out before it begins, each by their own history alone. Generated patients
 are nobody, and a rehearsal is charged to nobody's account: their ledger lies in the run's folder, and goes with it.
 """
 
+import hashlib
+import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +25,7 @@ from wardround.config import Study
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.hospital.charged import open_accounts as open_all
 from wardround.hospital.charged import run_of
+from wardround.images.group import digest_of
 from wardround.images.patients import Patient
 from wardround.ledger.account import Account
 from wardround.ledger.file import LedgerFile
@@ -67,14 +71,15 @@ class Accounts:
         run: its name there.
         of: by hospital.
         standing: whose accounts these are.
-        dataset: digest of the pictures. Known data could be held against it, so it is in no file that is shared.
+        digests: of the pictures and the places of patients, by their names in `ledger.json`. Known data could be held
+            against them, so they are in no file that is shared.
     """
 
     ledger: LedgerFile
     run: str
     of: Mapping[HospitalName, Account]
     standing: Standing
-    dataset: str
+    digests: Mapping[str, str]
 
     @property
     def is_lasting(self) -> bool:
@@ -98,7 +103,7 @@ class Accounts:
         }
         if folder.signer is not None:
             folder.signer.note_ledger(head)
-        folder.write_json(FILE, known | {"dataset": self.dataset} | total)
+        folder.write_json(FILE, known | dict(self.digests) | total)
 
     def check_continues(self, done: int, rounds: int) -> None:
         """Refuses to go on with a run that has ended, unless `done` of its `rounds` are all: it is written down then.
@@ -136,7 +141,8 @@ def begun(
         LedgerError: the ledger is damaged, busy, or cannot be written.
         RecordError: the folder holds something else.
     """
-    run = run_of(study, materials.images.digest, secrets.token_hex(16))
+    # A seeded run's releases follow from the places as well: another division is another run.
+    run = run_of(study, _digests_of(materials)["places"], secrets.token_hex(16))
     replaced = _run_in(out) if fresh else None
     with ExitStack() as stack:
         if rehearsal or (study.privacy.ledger is None and study.site.layout == "phantom"):
@@ -193,11 +199,13 @@ def resumed(study: Study, plan: Plan, materials: Materials, path: Path) -> Itera
         RecordError: the ledger is gone, the folder does not say which it was, or the pictures have changed.
     """
     noted = JsonObject(read_json(path / FILE), FILE)
-    if noted.text("dataset") != materials.images.digest:
-        raise RecordError(
-            f"The data set must be what the run in {path} began with, and has changed; restore it, or start a new run.",
-            code="record-dataset",
-        )
+    for name, now in _digests_of(materials).items():
+        if noted.text(name) != now:
+            raise RecordError(
+                f"The data set must be what the run in {path} began with, its sites and published parts included, and "
+                "has changed; restore it, or start a new run.",
+                code="record-dataset",
+            )
     try:
         standing = Standing(noted.text("standing"))
     except ValueError:
@@ -239,7 +247,19 @@ def open_accounts(
             "that is right.",
             code="budget-exhausted-kept" if waiting else None,
         )
-    return Accounts(ledger, run, accounts, standing, materials.images.digest)
+    return Accounts(ledger, run, accounts, standing, _digests_of(materials))
+
+
+def _digests_of(materials: Materials) -> dict[str, str]:
+    """Returns digests of the data set, of the places of its patients, and of the test patients.
+
+    An edited site or published part changes the second, and the third where test patients do.
+    """
+    split = materials.split
+    held_out, validation = digest_of(split.test), digest_of(split.validation)
+    hospitals = {name: digest_of(patients) for name, patients in split.hospitals.items()}
+    places = hashlib.sha256(json.dumps([hospitals, validation, held_out]).encode()).hexdigest()
+    return {"dataset": materials.images.digest, "places": places, "held_out": held_out}
 
 
 def _waiting(ledger: LedgerFile, persons: Sequence[str]) -> set[str]:
