@@ -301,6 +301,22 @@ def test_a_folder_for_a_missing_label_is_no_class(tmp_path):
     assert list_entries("folder", store, None, ReaderOptions(classes=Classes(("nan", "0", "1", "2")))).entries
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("header", [["Image", "Patient ID", "备注" * 60], ["备注" * 60, "id", "Image", "patient"]])
+def test_utf_16_without_a_mark_is_known_by_a_column(encoding, header):
+    """However few of its letters are ASCII, each of which has a zero beside it."""
+    rows = [["影像" * 20, "病人" * 20, "肺炎" * 20, "健康" * 20][: len(header)] for _ in range(3)]
+    table = read_table("t.csv", written(",", encoding, "\n", header, rows), ("image",))
+    assert len(table.rows) == 3
+    assert table.rows[0].values["image"] in ("影像" * 20, "肺炎" * 20)
+    assert table.notes == ("t.csv has no byte order mark and was read as UTF-16",)
+
+
+def test_utf_16_without_a_known_column_is_to_be_saved_again():
+    with raises_code(DataError, "data-no-table"):
+        read_table("t.csv", written(",", "utf-16-le", "\n", ["nodule", "name_of_it"], [["a", "b"]]), ("image",))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
 @pytest.mark.parametrize("padded", ["a0.png", "José", "label", "3,"])
 def test_a_zero_byte_in_a_value_makes_no_other_encoding_of_a_table(encoding, padded):

@@ -49,10 +49,11 @@ _MARKS = (
 """Byte order marks; that of UTF-32 begins as that of UTF-16 does."""
 
 _SHOWN_COLUMNS = 20
-_FIRST_BYTES = 256
-"""Beginning of a text in which UTF-16 shows without a mark: names of columns are ASCII, each letter beside a zero."""
+_FIRST_BYTES = 4096
+"""Beginning of a text in which UTF-16 shows without a mark, by the name of a column that a table has."""
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_BETWEEN = re.compile(r'[,;\t|"\r\n]')
 _BLANKS = re.compile(r"[\s_\-]+")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
@@ -126,8 +127,8 @@ def read_table(
     """
     if len(data) > MAX_BYTES:
         raise too_large(name, f"{MAX_BYTES:,} bytes")
-    encoding, notes = _encoding(name, data)
     known = {*required, *(other_names or {})}
+    encoding, notes = _encoding(name, data, known)
     try:
         separator, skipped = _separator(_text(data, encoding), known)
         lines = _lines(name, _text(data, encoding), separator, skipped)
@@ -139,6 +140,12 @@ def read_table(
         columns = [(other_names or {}).get(column, column) for column in columns]
         names = [brief(column)[1:-1] for column in written if column]
         found = ", ".join(names[:_SHOWN_COLUMNS]) + (" and more" if len(names) > _SHOWN_COLUMNS else "") or "none"
+        if "\0" in "".join(first) and not {*required} <= {*columns}:
+            raise DataError(
+                f"{name} must be text in UTF-8, or in UTF-16 with its byte order mark, got zero bytes in it. "
+                "Save it again as CSV in UTF-8.",
+                code="data-no-table",
+            )
         _check_columns(name, columns, required, SEPARATORS[separator], found if quotes else "others")
         rows, ragged = _rows(name, lines, columns)
         if not rows and not ragged:
@@ -171,7 +178,7 @@ def column_name(cell: str) -> str:
 _SQUEEZED = {name.replace("_", ""): name for name in _KNOWN}
 
 
-def _encoding(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
+def _encoding(name: str, data: bytes, known: Collection[str]) -> tuple[str, tuple[str, ...]]:
     """Returns the encoding of a text, and a note where it is a guess."""
     if data.startswith(_WORKBOOKS):
         raise DataError(
@@ -182,10 +189,10 @@ def _encoding(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
         if data.startswith(mark):
             return encoding, ()
     start = data[:_FIRST_BYTES]
-    big, little = start[::2].count(0), start[1::2].count(0)
-    if 8 * max(big, little) >= len(start) and 8 * min(big, little) < max(big, little):
-        encoding = "utf-16-le" if little > big else "utf-16-be"
-        return encoding, (f"{name} has no byte order mark and was read as UTF-16",)
+    for encoding in ("utf-16-le", "utf-16-be") if b"\0" in start else ():
+        cells = _BETWEEN.split(start.decode(encoding, "ignore"))
+        if not {*known, *_KNOWN}.isdisjoint(map(column_name, cells)):
+            return encoding, (f"{name} has no byte order mark and was read as UTF-16",)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data, final=True)
     except UnicodeDecodeError:
