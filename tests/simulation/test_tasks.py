@@ -65,6 +65,26 @@ def test_a_segmentation_goes_from_study_file_to_page(tiny, volumes, tmp_path, vi
     assert "Where the regions usually lie" in page
 
 
+def test_a_table_of_pictures_and_masks_goes_from_study_file_to_page(tiny, tmp_path):
+    root, generator = tmp_path / "data", np.random.default_rng(0)
+    root.mkdir()
+    rows = ["image,patient,mask"]
+    for number in range(24):
+        mask = np.zeros((16, 16), dtype=np.uint8)
+        mask[4:10, 4:10] = 1 + number % 2
+        shade = generator.integers(0, 60, (16, 16)) + 80 * mask
+        for name, values in (("i", shade), ("m", mask)):
+            Image.fromarray(values.astype(np.uint8)).save(root / f"{name}{number}.png")
+        rows.append(f"i{number}.png,p{number // 2},m{number}.png")
+    (root / "manifest.csv").write_text("\n".join(rows) + "\n")
+    (root / "classes.csv").write_text("index,name\n1,liver\n2,tumour\n")
+    raw = tiny(model={"name": "small_unet", "width": 4})
+    raw["data"] = {"layout": "manifest", "path": str(root), "task": "segmentation", "image_size": 16}
+    record = run_study(parse_study(raw), tmp_path / "run", Silent())
+    assert {"dice", "dice liver", "dice tumour"} <= record.results["metrics"].keys()
+    assert "Quality (Dice)" in render(numbers_of(record))
+
+
 @pytest.mark.thorough
 def test_a_network_learns_the_boxes(tiny, volumes, tmp_path):
     study = segmentation(

@@ -34,7 +34,7 @@ class Listing:
         target: of the predictions.
         volumes: three-dimensional.
         channels: of every picture; None where it is as the study asks, one or three.
-        regions: unions of classes that are scored, for masks.
+        unions: of the classes of masks, which are scored in place of each class; empty where each is scored alone.
         decoder: makes pictures of file contents.
     """
 
@@ -50,8 +50,15 @@ class Listing:
     target: Target = Target.CLASSES
     volumes: bool = False
     channels: int | None = None
-    regions: tuple[Region, ...] = ()
+    unions: tuple[Region, ...] = ()
     decoder: Decoder = PILLOW
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The parts of masks that are scored: the layout's unions, or else each class but the background."""
+        if self.target is not Target.MASKS:
+            return ()
+        return self.unions or tuple(Region(name, (k,)) for k, name in enumerate(self.class_names) if k)
 
     def noticed(self) -> Iterator[str]:
         """Yields sentences about what a person should look at before a run; they name patients and files."""
@@ -202,7 +209,8 @@ class ReaderOptions:
         """Returns the entries with the study's classes, where it names them.
 
         Raises:
-            DataError: grades are words in an order that nobody stated, or see `Classes.of`.
+            DataError: grades are words in an order that nobody stated, two values of masks have one name, or see
+                `Classes.of`.
         """
         if self.classes is not None:
             try:
@@ -210,6 +218,12 @@ class ReaderOptions:
             except DataError as error:
                 return replace(listing, refusals=(*listing.refusals, *self.refused([error])))
         wrong = None if listing.is_ordered else unordered(listing.class_names, listing.target)
+        twice = {name for name in listing.class_names if listing.class_names.count(name) > 1}
+        if listing.target is Target.MASKS and twice:
+            wrong = DataError(
+                f"every value of masks must have another name, got {shortened(sorted(twice))} twice. Rename one.",
+                code="data-class-names",
+            )
         return replace(listing, refusals=(*listing.refusals, *self.refused([wrong] if wrong else [])))
 
 

@@ -10,7 +10,6 @@ from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
-from wardround.images.layouts.decathlon import regions_of
 from wardround.images.load import Volumes, list_entries, load_images
 from wardround.images.rows.recipe import View
 from wardround.images.store import open_store
@@ -161,10 +160,6 @@ def test_volumes_want_a_size_and_pictures_none(tmp_path):
         load_images("decathlon", decathlon(tmp_path / "data"), cache_dir=tmp_path / "cache")
     with pytest.raises(DataError, match="these are pictures"):
         load_images("phantom", None, cache_dir=tmp_path / "cache", volumes=Volumes((8, 8, 8)))
-
-
-def test_an_unknown_task_scores_each_class():
-    assert [region.name for region in regions_of(("background", "spleen"))] == ["spleen"]
 
 
 @pytest.mark.thorough

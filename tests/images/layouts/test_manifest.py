@@ -12,7 +12,7 @@ from wardround.errors import DataError
 from wardround.images.class_names import numbers_first
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
-from wardround.images.entries import Target, Task
+from wardround.images.entries import Region, Target, Task
 from wardround.images.layouts.manifest import read_manifest
 from wardround.images.load import Volumes, list_entries, load_images
 from wardround.images.store import open_store
@@ -193,6 +193,19 @@ def test_everything_wrong_with_a_table_is_said_at_once_with_its_line(root):
 def test_a_mask_that_does_not_hold_is_refused(root, mask, said):
     write(root, "index,name", "1,liver", name="classes.csv")
     assert said in refused(write(root, "image,patient,mask", f"a/1.png,ann,{mask}"), Task.SEGMENTATION)
+
+
+def test_each_class_of_masks_but_the_background_is_scored(root):
+    write(root, "index,name", "1,liver", "2,tumour", name="classes.csv")
+    listing = read(write(root, "image,patient,mask", "a/1.png,ann,m/1.png"), Task.SEGMENTATION)
+    assert listing.regions == (Region("liver", (1,)), Region("tumour", (2,)))
+
+
+def test_two_values_of_masks_with_one_name_are_refused(root):
+    write(root, "index,name", "1,liver", "2,liver", name="classes.csv")
+    write(root, "image,patient,mask", "a/1.png,ann,m/1.png")
+    with raises_code(DataError, "data-class-names"):
+        list_entries("manifest", open_store(root), Task.SEGMENTATION)
 
 
 def test_many_problems_are_shortened(root):

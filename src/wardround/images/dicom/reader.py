@@ -23,7 +23,7 @@ from wardround.images.dicom.headers import MODALITIES, Header
 from wardround.images.dicom.labels import LABELS, Label, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.series import Survey, Unit, patient_of, pictures, shared_series, survey, volumes
-from wardround.images.entries import Entry, Region, Target, Task
+from wardround.images.entries import Entry, Target, Task
 from wardround.images.findings import LeftOut, causes
 from wardround.images.identity import several
 from wardround.images.listing import NO_LABEL, Listing, ReaderOptions
@@ -316,7 +316,6 @@ def _segmented(
         target=Target.MASKS,
         volumes=True,
         channels=1,
-        regions=tuple(Region(name, (index,)) for index, name in enumerate(class_names) if index),
         decoder=DicomDecoder(True, segments),
     )
 

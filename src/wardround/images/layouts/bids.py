@@ -18,7 +18,7 @@ from wardround.errors import DataError
 from wardround.images.class_names import numbers_first
 from wardround.images.csv_file import Row, Table
 from wardround.images.decode.nifti import ENDINGS, NIFTI
-from wardround.images.entries import Entry, Region, Target, Task
+from wardround.images.entries import Entry, Target, Task
 from wardround.images.findings import LeftOut, passed_over, shortened
 from wardround.images.identity import folded, names_nobody
 from wardround.images.layouts.bids_masks import masks_of
@@ -97,7 +97,6 @@ def _segmented(store: Store, options: ReaderOptions) -> Listing:
         target=Target.MASKS,
         volumes=True,
         channels=1,
-        regions=tuple(Region(name, (index,)) for index, name in enumerate(masks.class_names) if index),
         decoder=NIFTI,
     )
 

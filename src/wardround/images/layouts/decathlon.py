@@ -73,17 +73,15 @@ def read_decathlon(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS
         target=Target.MASKS,
         volumes=True,
         channels=max(1, len(as_dict(description.get("modality")))),
-        regions=regions_of(names),
+        unions=unions_of(names),
         decoder=NIFTI,
     )
 
 
-def regions_of(class_names: tuple[str, ...]) -> tuple[Region, ...]:
-    """Returns the unions that a known task is scored by, or else each class but the background."""
+def unions_of(class_names: tuple[str, ...]) -> tuple[Region, ...]:
+    """Returns the unions that a known task is scored by; none for another task."""
     index = {name.lower(): k for k, name in enumerate(class_names)}
-    unions = _UNIONS.get(frozenset(index) - {class_names[0].lower()})
-    if unions is None:
-        return tuple(Region(name, (k,)) for k, name in enumerate(class_names) if k)
+    unions = _UNIONS.get(frozenset(index) - {class_names[0].lower()}, ())
     return tuple(Region(name, tuple(sorted(index[part] for part in parts))) for name, parts in unions)
 
 

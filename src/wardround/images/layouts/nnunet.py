@@ -95,7 +95,7 @@ def listing_of(store: Store, description: Mapping[str, Any], options: ReaderOpti
         target=Target.MASKS,
         volumes=are_volumes,
         channels=len(channels) if are_volumes else None,
-        regions=regions,
+        unions=regions,
         decoder=NIFTI if are_volumes else PILLOW,
     )
 
