@@ -9,7 +9,7 @@ one role, and offers what the room that asks for it needs:
 | `plan`       | `agreed`     | `part_of(study, section, hospitals, releases)`, `calibrated(plan, section)`   |
 | `strategy`   | `agreed`     | `timetable_of(...)`, `work_of(section, steps)`, `strategy_of(...)`, `selects_as(...)` |
 | `hospital`   | `hospital`   | `update_of(...)`: the update that answers the strategy's work, noised         |
-| `simulation` | `simulation` | where pictures are released: `released_materials(...)`, `resemblance_of(...)`  |
+| `simulation` | `simulation` | where pictures are released: `check_noised`, `released_materials`, `resemblance_of` |
 """
 
 from importlib import import_module

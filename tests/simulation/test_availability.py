@@ -1,11 +1,14 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 from tests.charges import charges_of
+from tests.errors import raises_code
 from tests.fixtures_federation import EVERY_WORK, STUDY, private_plan, without_noise
 
+from wardround.agreed.strategies import timetable_of
 from wardround.errors import FederationError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.local_training import LocalTraining
@@ -16,7 +19,7 @@ from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
 from wardround.hospital.policy import Policy
 from wardround.noisers import Trust
-from wardround.simulation.availability import Availability, UnreliableChannel
+from wardround.simulation.availability import Availability, UnreliableChannel, availability_of, check_availability
 from wardround.simulation.union import JointSum
 from wardround.work import CountPatients, GradientSum
 
@@ -171,6 +174,22 @@ def test_a_ring_passes_by_who_is_away_or_late(make_federation):
     moved = [not np.array_equal(a, b) for a, b in zip([federation.weights, *seen], seen, strict=False)]
     assert moved == [True, False, True, True]  # round 2 is hospital-2's, which is late
     assert charges(federation) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("aggregate", "is_refused"), [("median", False), ("trimmed", True)])
+def test_rounds_with_fewer_answers_than_a_robust_mean_needs_are_refused_beforehand(
+    tiny_study, aggregate, is_refused
+):
+    """One of three hospitals is away in some round: a median is left, and nothing of a trimmed mean."""
+    study = tiny_study(
+        hospitals={"count": 3, "absent_rate": 0.2, "availability_seed": 1},
+        privacy={"trust": "nobody", "sum": None},
+        federation={"rounds": 4, "aggregate": aggregate},
+    )
+    availability = availability_of(study)
+    assert {int(availability.missing(round).sum()) for round in (1, 2, 3, 4)} == {0, 1}
+    with raises_code(FederationError, "federation-absences") if is_refused else nullcontext():
+        check_availability(study, timetable_of(study))
 
 
 def test_a_run_with_absences_repeats_itself_from_any_round(make_federation):

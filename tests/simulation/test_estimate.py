@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from tests.errors import raises_code
 from torch import nn
 
 from wardround.coordinator.observer import Silent
-from wardround.errors import DataError, ModelError
+from wardround.errors import DataError, ModelError, PrivacyError
 from wardround.models.network import Network
 from wardround.simulation import estimate as estimates
 from wardround.simulation.references import NUM_REPEATS
@@ -48,6 +49,51 @@ def test_without_a_folder_the_promise_is_foreseen_and_nothing_else(tiny_study):
     found = estimate(tiny_study(data={"layout": "folder"}))
     assert (found.patients, found.pictures, found.seconds) == (None, None, None)
     assert 7.9 < found.statement.epsilon <= 8
+
+
+@pytest.mark.parametrize(
+    ("sections", "code"),
+    [
+        ({"data": {"test": "published"}}, "data-no-published-split"),
+        ({"hospitals": {"count": 2, "scheme": "sizes", "sizes": [30, 30]}}, "data-too-few-patients"),
+        ({"hospitals": {"scheme": "images", "images": 50}}, "data-too-few-images"),
+        ({"hospitals": {"scheme": "site", "count": 3}}, "data-site-count"),
+        ({"data": {"test_fraction": 1e-9}}, "data-part-empty"),
+        (
+            {
+                "privacy": {"plan": "local-pictures", "clipping_norm": None, "sum": None},
+                "model": {"name": "small_cnn"},
+            },
+            "privacy-noised-pictures",
+        ),
+        ({"hospitals": {"names": ["a" * 101, "b", "c"]}, "privacy": {"sum": "masked"}}, "data-hospital-names"),
+    ],
+)
+def test_what_a_run_refuses_of_listed_patients_and_the_network_is_refused_beforehand(
+    tiny_study, tmp_path, sections, code
+):
+    study = tiny_study(**sections)
+    kind = PrivacyError if code.startswith("privacy") else DataError
+    with raises_code(kind, code):
+        run_study(study, tmp_path / "run", Silent())
+    with raises_code(kind, code):
+        estimate(study)
+
+
+def test_copies_inside_patients_may_bring_a_hospital_to_its_number_of_images_and_are_not_judged(
+    tiny_study, make_pictures, tmp_path
+):
+    """A patient has more listed images than a hospital is to have, and one when copies are dropped."""
+    make_pictures(tmp_path, patients=12)
+    one = next(tmp_path.rglob("*.png"))
+    for number in range(8):
+        one.with_name(f"copy-{number}.png").write_bytes(one.read_bytes())
+    study = tiny_study(
+        data={"layout": "folder", "path": str(tmp_path), "phantom": None},
+        hospitals={"count": 2, "scheme": "images", "images": 2},
+    )
+    estimate(study)
+    run_study(study, tmp_path / "run", Silent(), rehearsal=True)
 
 
 def test_a_subtype_study_has_three_classes(tiny_study):

@@ -327,6 +327,12 @@ def open_aggregator(study: Study, plan: Plan, randomness: Randomness) -> Aggrega
     return CoordinatorNoise(PlainSum(), noise)
 
 
+def fewest_answers(study: Study) -> int:
+    """Returns the answers that the mean of a round cannot do without."""
+    section = robust_section(study.federation)
+    return 1 if section is None else _rule_of(section).fewest
+
+
 def _rule_of(section: FederatedSGD | Averaging) -> Rule:
     match section.aggregate:
         case "mean":

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from wardround.agreed.strategies import fewest_answers
 from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.federation import Averages
@@ -196,20 +197,22 @@ def check_availability(study: Study, timetable: Timetable) -> None:
     """Refuses a study in which some round could not happen: absences are public, and known beforehand.
 
     Raises:
-        FederationError: more hospitals are missing from a round than the noise shares allow for, or all of them.
+        FederationError: more hospitals are missing from a round than the noise shares or a robust mean allow for, or
+            all of them.
     """
     availability = availability_of(study)
     if availability is None or not (isinstance(study.federation, Averages) or study.forms_sums):
         return  # a strategy that asks one hospital a round passes it by
-    shared = study.shares_noise
+    shared, fewest = study.shares_noise, fewest_answers(study)
     for round in range(1, study.rounds + 1):
         asked = list(timetable.asked(round))
-        missing, allowed = int(availability.missing(round)[asked].sum()), len(asked) - 1
+        missing, allowed = int(availability.missing(round)[asked].sum()), len(asked) - fewest
         if shared:
             allowed = min(allowed, getattr(study.privacy, "dropouts", 0))
         if missing > allowed:
             raise FederationError(
                 f"At most {allowed} of {counted(len(asked), 'hospital')} may be missing from a round, and "
                 f"the timetable has {missing} missing in round {round}; "
-                f"{'raise privacy.dropouts, or ' if shared else ''}change absent_rate, late_rate or availability_seed."
+                f"{'raise privacy.dropouts, or ' if shared else ''}change absent_rate, late_rate or availability_seed.",
+                code="federation-absences",
             )

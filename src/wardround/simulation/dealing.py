@@ -204,7 +204,8 @@ def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient,
     if not any(image.split == "test" for patient in patients for image in patient.images):
         raise DataError(
             f"a published split must come with the data, but {image_set.name} names no test part. "
-            'Set `[data] test` to "patients".'
+            'Set `[data] test` to "patients".',
+            code="data-no-published-split",
         )
     parts: dict[bool, list[Patient]] = {True: [], False: []}
     for patient in patients:
@@ -245,7 +246,8 @@ def _by_site(
     if unknown:
         raise DataError(
             f"the scheme site must know everybody's site, but that of {unknown} of {counted(len(everyone), 'patient')} "
-            "is missing. Fill the column site, or choose another scheme."
+            "is missing. Fill the column site, or choose another scheme.",
+            code="data-no-site",
         )
     found = sorted({patient.sites[0] for patient in everyone})
     names = found if listed is None else listed
@@ -303,7 +305,8 @@ def _shared_out(
     if needed > len(patients):
         raise DataError(
             f"the hospitals must find patients enough, {len(patients)} are left to train on and the scheme "
-            f"{scheme} needs {needed}. Ask for fewer or smaller hospitals."
+            f"{scheme} needs {needed}. Ask for fewer or smaller hospitals.",
+            code="data-too-few-patients",
         )
     in_turn = [patient for group in _by_label(patients, generator) for patient in group]
     if scheme in (Scheme.SIZES, Scheme.IMAGES):
@@ -324,7 +327,8 @@ def _by_images(patients: list[Patient], sharing: HospitalsSection) -> list[list[
         raise DataError(
             f"the hospitals must find images enough, {dealt[-1]} are left to train on and "
             f"{counted(sharing.count, 'hospital')} "
-            f"with {sharing.images} each need {wanted[-1]}. Ask for fewer or smaller hospitals."
+            f"with {sharing.images} each need {wanted[-1]}. Ask for fewer or smaller hospitals.",
+            code="data-too-few-images",
         )
     after = np.searchsorted(dealt, wanted)
     before = np.maximum(after - 1, 0)

@@ -33,10 +33,13 @@ from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, share_of_patients
 from wardround.privacy.plans.wording import statement_of, words_of
 from wardround.privacy.rows import rows_of
+from wardround.published import published
 from wardround.randomness import names_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.availability import check_availability
 from wardround.simulation.federate import answers_as_one
+from wardround.simulation.masked import check_masks
+from wardround.simulation.materials import foreseen
 from wardround.simulation.references import check_references, num_runs
 from wardround.training.encodings import Lattice, strided
 from wardround.training.patients import Sample, TrainingPatients
@@ -120,6 +123,7 @@ def estimate(study: Study) -> Estimate:
     plan = plan_of(study)
     check_references(study, plan)
     listing = list_pictures(study)
+    split = None if listing is None else foreseen(study, listing)
     persons = Persons.NAMED if listing is None else listing.persons
     plan = replace(plan, persons=persons)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
@@ -128,6 +132,8 @@ def estimate(study: Study) -> Estimate:
     shape = _shape(study, listing)
     target, classes = _target(study, listing)
     network = build_network(study, target=target, num_classes=classes, shape=shape)
+    names = [f"hospital-{study.hospitals.count}"] if split is None else list(split.hospitals)
+    check_masks(plan, network.num_parameters, names)
     per_picture, gradient_bytes = _probe(study, network, target, shape)
     seconds, of_step = None, 1
     if pictures is not None:
@@ -144,9 +150,11 @@ def estimate(study: Study) -> Estimate:
     inputs, encoding = _encoding_of(network, shape, pictures or 0)
     with using_threads(study.performance.threads):  # as a run makes its bench
         bench, _ = made_up_bench(study, network, target, shape, 2)
+    if study.privacy.releases_pictures:
+        published(study.privacy.plan, "simulation").check_noised(plan, target, bench)
     of_patient = math.ceil((pictures or 1) / (patients or 1))
     gradient_bytes = _bytes_of_steps(study, plan, bench, gradient_bytes, of_patient, of_step)
-    upload = upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"])
+    upload = upload_of(plan, network.num_parameters, names)
     schedule, backbone = schedule_of(study, plan, classes), study.model.backbone
     question = (backbone.question(),) if isinstance(backbone, OwnEncoder) else ()
     return Estimate(

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from wardround.agreed.network import build_network
 from wardround.config import Study
 from wardround.coordinator.observer import Observer
 from wardround.errors import DataError
 from wardround.hospital.pictures import read_images, workbench_of
+from wardround.images.group import group_by_patient
+from wardround.images.listing import Listing
 from wardround.images.patients import ImageSet
 from wardround.simulation.dealing import Split, split_patients
 from wardround.training.patients import TrainingPatients, training_patients
@@ -49,16 +53,7 @@ def gather(study: Study, observer: Observer) -> Materials:
     observer.stage("reading pictures")
     images = read_images(study, observer.progress)
     observer.stage(f"dealing out {images.persons.one}s")
-    options = study.hospitals
-    split = split_patients(images, study.data, options)
-    if options.names is not None and options.scheme != "site":
-        named = dict(zip(map(HospitalName, options.names), split.hospitals.values(), strict=True))
-        split = replace(split, hospitals=named)
-    if len(split.hospitals) != options.count:  # noise shares are sized by the number the study file gives
-        raise DataError(
-            f"hospitals.count must be the number of sites in the data, {len(split.hospitals)}, got "
-            f"{options.count}; correct the study file, or list all of them in hospitals.names."
-        )
+    split = dealt(study, images)
     observer.stage(f"building {study.model.name}")
     network = build_network(
         study, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
@@ -74,4 +69,45 @@ def gather(study: Study, observer: Observer) -> Materials:
         test=training_patients(split.test, None),
         validation=training_patients(split.validation, None),
         workbench=workbench,
+    )
+
+
+def dealt(study: Study, images: ImageSet) -> Split:
+    """Returns the place of each patient, the hospitals named as the study names them.
+
+    Raises:
+        DataError: see `split_patients`; or the data have another number of hospitals than the study.
+    """
+    options = study.hospitals
+    split = split_patients(images, study.data, options)
+    if options.names is not None and options.scheme != "site":
+        named = dict(zip(map(HospitalName, options.names), split.hospitals.values(), strict=True))
+        split = replace(split, hospitals=named)
+    if len(split.hospitals) != options.count:  # noise shares are sized by the number the study file gives
+        raise DataError(
+            f"hospitals.count must be the number of sites in the data, {len(split.hospitals)}, got "
+            f"{options.count}; correct the study file, or list all of them in hospitals.names.",
+            code="data-site-count",
+        )
+    return split
+
+
+def foreseen(study: Study, listing: Listing) -> Split | None:
+    """Returns the place of each listed patient, as `dealt` will have it if every picture can be read.
+
+    None of the scheme `images`, whose places follow from the copies inside patients, which are not known before
+    pictures are opened; only too few pictures are refused.
+
+    Raises:
+        DataError: see `dealt`.
+    """
+    volume, options = study.data.volume_size, study.hospitals
+    rows = volume[2] if volume is not None and study.data.view == "slices" else 1  # at most
+    if options.images is not None and options.images * options.count <= rows * len(listing.entries):
+        return None
+    names = [str(number) for number in range(len(listing.entries))]
+    patients, findings = group_by_patient(listing, names, frozenset(), lambda number: range(rows))
+    nothing = np.zeros((0, 1), dtype=np.uint8)
+    return dealt(
+        study, ImageSet(study.site.layout, None, listing.class_names, patients, nothing, findings, digest="")
     )

@@ -33,6 +33,7 @@ from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidenti
 from wardround.simulation.accounts import Accounts
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.training.patients import Rows, TrainingPatients
+from wardround.training.workbench import Workbench
 from wardround.types import Labels
 
 FILE = "released.safetensors"
@@ -60,7 +61,7 @@ def released_materials(
     part = plan.training
     assert isinstance(part, NoisedPictures), "only a plan on pictures releases them"
     release = part.release
-    _check(release.pictures, materials)
+    check_noised(plan, materials.images.target, materials.workbench)
     path = folder.path / FILE
     _charge(plan, accounts, again=not path.exists())
     if not path.exists():
@@ -68,15 +69,24 @@ def released_materials(
     return _in_place(study, release, materials, hospitals, arrays_from_file(path))
 
 
-def _check(mechanism: PictureMechanism, materials: Materials) -> None:
-    if materials.images.target is Target.MASKS:
+def check_noised(plan: Plan, target: Target, workbench: Workbench) -> None:
+    """Refuses pictures that the plan's mechanism cannot noise.
+
+    Raises:
+        PrivacyError: they have masks, or their features are noised and the network has no fixed encoding.
+    """
+    part = plan.training
+    assert isinstance(part, NoisedPictures), "only a plan on pictures releases them"
+    if target is Target.MASKS:
         raise PrivacyError(
-            'plan = "local-pictures" noises one label a picture, and the data has masks; use plan = "dp-sgd".'
+            'plan = "local-pictures" noises one label a picture, and the data has masks; use plan = "dp-sgd".',
+            code="privacy-noised-pictures",
         )
-    if mechanism.reads_features and materials.workbench.kept_inputs is None:
+    if part.release.pictures.reads_features and workbench.kept_inputs is None:
         raise PrivacyError(
-            f"Noised features need a network with a fixed encoding, got {materials.workbench.network.name}; use "
-            'model.name = "features", train = "head" with public weights, or noise pixels.'
+            f"Noised features need a network with a fixed encoding, got {workbench.network.name}; use "
+            'model.name = "features", train = "head" with public weights, or noise pixels.',
+            code="privacy-noised-pictures",
         )
 
 
