@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.errors import raises_code
 from tests.inference import every
 from tests.inference.saved import drawn, evaluated, picture_input, save, volume_input
@@ -22,7 +23,7 @@ from wardround.errors import ModelError
 from wardround.images.load import Volumes, load_images
 from wardround.inference.answers import Classified, Segmented
 from wardround.inference.export.bundle import Reading, listed
-from wardround.inference.export.onnx import INPUT, write_onnx
+from wardround.inference.export.onnx import INPUT, TOLERANCE, write_onnx
 from wardround.inference.model import Model, load
 from wardround.inference.reading import Ready
 from wardround.inference.serve import answers_of
@@ -117,6 +118,21 @@ def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
     with raises_code(ModelError, "model-export"):
         write_onnx(model, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_of_large_logits_is_held_by_their_own_size(tmp_path):
+    """Noise makes such weights; a logit of a thousand has the rounding of a thousand, and so has its probability."""
+    pytest.importorskip("onnxscript")
+    recipe = picture_input()
+    network = drawn("small_unet", recipe, 3)
+    assert network.parts is not None
+    with torch.no_grad():
+        for parameter in [*network.parts.body.parameters()][-2:]:  # of the last layer
+            parameter.mul_(100.0)
+    model = load(save(tmp_path / "run", network, recipe, ("background", "organ", "lesion"), target="masks"))
+    assert write_onnx(model, tmp_path / "model.onnx").difference <= TOLERANCE
 
 
 @pytest.mark.thorough
