@@ -195,6 +195,8 @@ def test_no_bit_of_a_patients_row_depends_on_others(seed, counts):
     bench = bench_of(rows)
     weights = np.random.default_rng(seed).normal(size=bench.initial_weights.size).astype(np.float32)
     everyone = moment_rows(bench, weights, Sample(patients, np.arange(len(counts))), 0.25)
+    nobody = moment_rows(bench, weights, Sample(patients, np.arange(0)), 0.25)
+    assert nobody.shape == (0, everyone.shape[1])
     for own in range(len(counts)):
         alone = moment_rows(bench, weights, Sample(patients, np.array([own])), 0.25)
         assert alone[0].tobytes() == everyone[own].tobytes()

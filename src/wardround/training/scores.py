@@ -128,7 +128,8 @@ def moments_of(logits: Rows64, labels: npt.NDArray[np.int64]) -> Rows64:
     cut = np.where(is_own, np.clip(scores, *_OWN), np.clip(scores, *_OTHERS))
     waves = [np.vectorize(wave, otypes=[np.float64])(cut / SCALE) for wave in (math.sin, math.cos)]
     trio = np.stack([np.ones_like(cut), *waves], axis=2)
-    return np.concatenate([trio * ~is_own[:, :, None], trio * is_own[:, :, None]], axis=2).reshape(len(labels), -1)
+    both = np.concatenate([trio * ~is_own[:, :, None], trio * is_own[:, :, None]], axis=2)
+    return both.reshape(len(labels), both.shape[1] * both.shape[2])  # of no picture as well
 
 
 def _logits(workbench: Workbench, rows: npt.NDArray[np.int64], table: Rows64) -> Rows64:
