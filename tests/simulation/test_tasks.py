@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import cohen_kappa_score
 from tests.cases import family
+from tests.errors import raises_code
 from tests.images.layouts.test_decathlon import AFFINE
 from tests.images.nifti_files import write_boxes
 
@@ -114,6 +115,19 @@ def test_an_interrupted_segmentation_ends_as_an_uninterrupted_one(tiny, volumes,
     monkeypatch.setattr(FedSGD, "update", honest)
     again = resume_run(tmp_path / "cut", Silent())
     assert again.certificate["model_sha256"] == whole.certificate["model_sha256"]
+
+
+@pytest.mark.parametrize("repair", ["weighted-loss", "weighted-sampling"])
+def test_masks_have_no_classes_by_which_to_repair(tiny, volumes, repair):
+    """A run of it was charged for a round and a count, and then failed."""
+    study = segmentation(
+        tiny,
+        volumes,
+        privacy={"trust": "nobody", "sum": None},
+        federation={"strategy": "fedavg", "repair": repair},
+    )
+    with raises_code(StudyError, "study-repair"):
+        estimate(study)
 
 
 def test_what_does_not_fit_together_is_one_sentence(tiny, volumes, tmp_path):

@@ -3,7 +3,8 @@
 import torch
 
 from wardround.config import Study
-from wardround.errors import ModelError
+from wardround.errors import ModelError, StudyError
+from wardround.federation.local_training import Repair
 from wardround.images.entries import Target
 from wardround.models.backbones.names import Backbone
 from wardround.models.catalogue import NAMES, build
@@ -42,6 +43,7 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
 
     Raises:
         ModelError: it does not predict that, does not fit the pictures, or mixes patients.
+        StudyError: a repair by classes, and pictures have masks (code `study-repair`).
     """
     name, augmentation, own = study.model.name, augmentation_of(study, None), study.model.own_encoder
     fitting = NAMES["segmentation" if target is Target.MASKS else "classification"]
@@ -52,6 +54,12 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
         raise ModelError(
             f'`[model] head` must be "softmax" for {target.value}, got "ordinal"; it is for grades in an order.',
             code="model-head",
+        )
+    if target is Target.MASKS and Repair(getattr(study.federation, "repair", "none")).counts_classes:
+        raise StudyError(
+            "a repair by classes must have one class a picture, and masks have one a pixel; set `[federation] repair` "
+            'to "proportional", or remove it.',
+            code="study-repair",
         )
     channels, *space = shape
     augmentation.check(tuple(space))

@@ -58,7 +58,7 @@ from wardround.privacy.plans.protects import plan_protects
 from wardround.privacy.toeplitz import best_bands
 from wardround.privacy.updates import ClippedUpdate
 from wardround.published import published
-from wardround.work import Work
+from wardround.work import CountClasses, CountPatients, LocalUpdate, Work
 
 _ONE = GaussianEvent(1.0)
 """Noise whose multiplier is still to be computed."""
@@ -117,13 +117,19 @@ def check_fit(study: Study, plan: Plan) -> None:
             trust = "" if plan.trust is Trust.NOBODY else f' with trust = "{plan.trust}"'
             raise StudyError(
                 f'[privacy] plan = "{study.privacy.plan}"{trust} must protect what [federation] strategy = "{name}" '
-                f"asks each hospital for ({work.name}), and does not. {_remedy(plan, work)}",
+                f"asks each hospital for ({work.name}), and does not. {_remedy(study, plan, work)}",
                 code="study-plan-strategy",
             )
 
 
-def _remedy(plan: Plan, work: Work) -> str:
+def _remedy(study: Study, plan: Plan, work: Work) -> str:
     """Returns what to change so that the answer is protected."""
+    if isinstance(work, CountPatients | CountClasses) and getattr(study.federation, "repair", "none") != "none":
+        return "Remove repair, which counts patients."
+    if isinstance(work, LocalUpdate) and work.steps.keep_velocity:
+        reset = replace(work, steps=replace(work.steps, keep_velocity=False))
+        if plan_protects(plan, reset):
+            return 'Set optimizer_state = "reset": a velocity that travels has no noise of its own.'
     if plan_protects(alone(plan, plan.hospitals, plan.releases), work):
         return 'Set trust = "nobody", or use strategy = "fedsgd".'
     return "Use another plan or another strategy; docs/strategies.md has the pairs that fit."
