@@ -8,7 +8,7 @@ from tests.errors import raises_code
 from torch import nn
 
 from wardround.coordinator.observer import Silent
-from wardround.errors import DataError, ModelError, PrivacyError
+from wardround.errors import BudgetExhausted, DataError, ModelError, PrivacyError
 from wardround.models.network import Network
 from wardround.simulation import estimate as estimates
 from wardround.simulation.references import NUM_REPEATS
@@ -55,6 +55,7 @@ def test_without_a_folder_the_promise_is_foreseen_and_nothing_else(tiny_study):
     ("sections", "code"),
     [
         ({"data": {"test": "published"}}, "data-no-published-split"),
+        ({"privacy": {"epsilon_limit": 0.01}}, "budget-exhausted"),
         ({"hospitals": {"count": 2, "scheme": "sizes", "sizes": [30, 30]}}, "data-too-few-patients"),
         ({"hospitals": {"scheme": "images", "images": 50}}, "data-too-few-images"),
         ({"hospitals": {"scheme": "site", "count": 3}}, "data-site-count"),
@@ -73,7 +74,7 @@ def test_what_a_run_refuses_of_listed_patients_and_the_network_is_refused_before
     tiny_study, tmp_path, sections, code
 ):
     study = tiny_study(**sections)
-    kind = PrivacyError if code.startswith("privacy") else DataError
+    kind = {"budget-exhausted": BudgetExhausted, "privacy-noised-pictures": PrivacyError}.get(code, DataError)
     with raises_code(kind, code):
         run_study(study, tmp_path / "run", Silent())
     with raises_code(kind, code):

@@ -23,7 +23,7 @@ from wardround.config.privacy import (
     PublishedPlan,
     Untrained,
 )
-from wardround.errors import PrivacyError, StudyError
+from wardround.errors import BudgetExhausted, PrivacyError, StudyError
 from wardround.noisers import ByCoordinator, ByEachHospital, Noiser, NoiseShares, Trust
 from wardround.per_patient.clipping_rules import ClippingKind, rule_of
 from wardround.privacy.adaptive import AdaptiveNorm
@@ -328,3 +328,17 @@ def epsilon_limit_of(study: Study, plan: Plan) -> float:
     if study.privacy.epsilon_limit is not None:
         return study.privacy.epsilon_limit
     return max(getattr(study.privacy, "epsilon", None) or 0.0, plan.epsilon)
+
+
+def check_limit(study: Study, plan: Plan) -> None:
+    """Refuses a study whose limit on one run has no room for its first round.
+
+    Raises:
+        BudgetExhausted: the cost of the first round, and the limit.
+    """
+    limit, first = epsilon_limit_of(study, plan), plan.epsilon_after(releases_after(study, 1))
+    if first > limit:
+        raise BudgetExhausted(
+            f"`[privacy] epsilon_limit` must have room for one round, which costs a {plan.unit} epsilon = {first:.4g} "
+            f"at delta = {plan.delta:g}, got {limit:g}. Raise it, or ask for a smaller epsilon."
+        )

@@ -13,7 +13,7 @@ from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
 from wardround.agreed.network import augmentation_of, build_network, loss_of
-from wardround.agreed.plans import plan_of
+from wardround.agreed.plans import check_limit, plan_of
 from wardround.agreed.schedule import Schedule, feasibility, own_size, schedule_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
@@ -122,6 +122,7 @@ def estimate(study: Study) -> Estimate:
     check_availability(study, timetable)
     plan = plan_of(study)
     check_references(study, plan)
+    check_limit(study, plan)
     listing = list_pictures(study)
     split = None if listing is None else foreseen(study, listing)
     persons = Persons.NAMED if listing is None else listing.persons

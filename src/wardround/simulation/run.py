@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from wardround.agreed.plans import epsilon_limit_of, plan_of
-from wardround.agreed.strategies import releases_after, timetable_of
+from wardround.agreed.plans import check_limit, plan_of
+from wardround.agreed.strategies import timetable_of
 from wardround.boundary.machine import raise_fault
 from wardround.boundary.private import open_private
 from wardround.boundary.text import counted, shown
@@ -25,7 +25,7 @@ from wardround.config.privacy import Untrained
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
-from wardround.errors import BudgetExhausted, RecordError, StudyError
+from wardround.errors import RecordError, StudyError
 from wardround.hospital.pictures import device_of, kept_on_processor
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
@@ -80,7 +80,7 @@ def run_study(
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
     check_references(study, plan)
-    _check_cap(study, plan)
+    check_limit(study, plan)
     device_of(study)
     with using_threads(study.performance.threads):
         materials = gather(study, observer)
@@ -177,16 +177,6 @@ def _changed(what: str, path: Path) -> RecordError:
         "run.",
         code="record-edited-study-toml" if what == "study_digest" else None,
     )
-
-
-def _check_cap(study: Study, plan: Plan) -> None:
-    """Refuses a run whose cap has no room for its first round."""
-    cap, first = epsilon_limit_of(study, plan), plan.epsilon_after(releases_after(study, 1))
-    if first > cap:
-        raise BudgetExhausted(
-            f"`[privacy] epsilon_limit` must have room for one round, which costs a {plan.unit} epsilon = {first:.4g} "
-            f"at delta = {plan.delta:g}, got {cap:g}. Raise it, or ask for a smaller epsilon."
-        )
 
 
 def _threads_for(study: Study, plan: Plan, materials: Materials) -> int:
