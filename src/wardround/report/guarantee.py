@@ -91,7 +91,7 @@ class Guarantee:
 
     @property
     def guess_ceiling(self) -> str | None:
-        """Highest share of right guesses of an attacker whether one `unit` took part; None above epsilon 10.
+        """Highest share of right guesses whether one `unit` took part, or which of two did; None above epsilon 10.
 
         Before, a coin toss decides; the attacker knows everybody else's data and sees everything released.
         The two error rates of any test satisfy a + exp(epsilon) b >= 1 - delta both ways round (Kairouz, Oh and
