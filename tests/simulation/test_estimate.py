@@ -58,6 +58,7 @@ def test_without_a_folder_the_promise_is_foreseen_and_nothing_else(tiny_study):
         ({"privacy": {"epsilon_limit": 0.01}}, "budget-exhausted"),
         ({"hospitals": {"count": 2, "scheme": "sizes", "sizes": [30, 30]}}, "data-too-few-patients"),
         ({"hospitals": {"scheme": "images", "images": 50}}, "data-too-few-images"),
+        ({"hospitals": {"scheme": "images", "images": 16}, "data": {"test_fraction": 0.5}}, "data-too-few-images"),
         ({"hospitals": {"scheme": "site", "count": 3}}, "data-site-count"),
         ({"data": {"test_fraction": 1e-9}}, "data-part-empty"),
         (

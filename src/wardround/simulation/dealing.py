@@ -336,6 +336,7 @@ def _by_images(patients: list[Patient], sharing: HospitalsSection) -> list[list[
     if (np.diff(cuts) == 0).any():
         raise DataError(
             f"every hospital must have a patient, but some patient has more images than {sharing.images}, which is "
-            "what a whole hospital was to have. Ask for larger hospitals."
+            "what a whole hospital was to have. Ask for larger hospitals.",
+            code="data-hospital-too-small",
         )
     return [patients[start:end] for start, end in pairwise(cuts)]

@@ -96,18 +96,21 @@ def foreseen(study: Study, listing: Listing) -> Split | None:
     """Returns the place of each listed patient, as `dealt` will have it if every picture can be read.
 
     None of the scheme `images`, whose places follow from the copies inside patients, which are not known before
-    pictures are opened; only too few pictures are refused.
+    pictures are opened; that there are too few of them, copies and all, is known.
 
     Raises:
         DataError: see `dealt`.
     """
     volume, options = study.data.volume_size, study.hospitals
     rows = volume[2] if volume is not None and study.data.view == "slices" else 1  # at most
-    if options.images is not None and options.images * options.count <= rows * len(listing.entries):
-        return None
     names = [str(number) for number in range(len(listing.entries))]
     patients, findings = group_by_patient(listing, names, frozenset(), lambda number: range(rows))
     nothing = np.zeros((0, 1), dtype=np.uint8)
-    return dealt(
-        study, ImageSet(study.site.layout, None, listing.class_names, patients, nothing, findings, digest="")
-    )
+    listed = ImageSet(study.site.layout, None, listing.class_names, patients, nothing, findings, digest="")
+    try:
+        split = dealt(study, listed)
+    except DataError as error:
+        if options.images is not None and error.code == "data-hospital-too-small":
+            return None
+        raise
+    return split if options.images is None else None
