@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround import __version__
-from wardround.errors import DataError, MissingExtra
+from wardround.boundary.extras import needed
+from wardround.errors import DataError
 from wardround.images.decode.quiet import sealed
 from wardround.images.dicom.geometry import grid_of, planes_of, turned_back
 from wardround.images.dicom.parse import is_dicom, whole
@@ -43,12 +44,8 @@ def dicom_of(model: Model, answer: Classified | Segmented) -> bytes | None:
         MissingExtra: highdicom is not installed.
         DataError: the picture's header lacks what the object needs (code `data-dicom-result`).
     """
-    try:
+    with needed("dicom-results", "An answer as DICOM object"):
         import highdicom  # noqa: F401
-    except ImportError:
-        raise MissingExtra(
-            "DICOM objects must have highdicom, which is not installed; pip install 'wardround[dicom-results]'."
-        ) from None
     sources = _datasets(answer.sources)
     if not sources:
         return None

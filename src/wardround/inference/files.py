@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wardround.boundary.extras import needed
 from wardround.boundary.private import make_private_folder, write_whole
-from wardround.errors import MissingExtra
 from wardround.images.loose import stem_of
 from wardround.inference.answers import Segmented
 
@@ -43,12 +43,8 @@ def nifti_of(answer: Segmented) -> bytes:
     Raises:
         MissingExtra: nibabel is not installed.
     """
-    try:
+    with needed("volumes", "A mask as NIfTI"):
         import nibabel
-    except ImportError:
-        raise MissingExtra(
-            "Masks as NIfTI must have nibabel, which is not installed; pip install 'wardround[volumes]'."
-        ) from None
     import gzip
 
     mask = answer.mask if answer.affine is not None else answer.mask.T[:, :, None]

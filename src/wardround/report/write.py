@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from wardround.boundary.extras import needed
 from wardround.boundary.private import write_whole
-from wardround.errors import MissingExtra
 from wardround.records.added import write_page
 from wardround.records.folder import RunRecord
 from wardround.records.signer import PAGE
@@ -24,13 +24,10 @@ def write_report(record: RunRecord, key: SigningKey | None = None) -> Path:
         MissingExtra: matplotlib or Jinja2 is not installed.
         RecordError: a file of the record has another shape than this version writes.
     """
-    try:
+    with needed(
+        "report", "The report", "the run is complete without it, and `wardround report RUN` writes it later"
+    ):
         from wardround.report.page import render
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"The report needs {error.name}, which is not installed; the run is complete without it. "
-            "Install it with: pip install 'wardround[report]', then: wardround report RUN."
-        ) from None
     write_page(record.path, render(numbers_of(record)).encode(), key)
     return record.path / PAGE
 
@@ -43,11 +40,6 @@ def write_comparison(overview: Overview, folder: Path) -> None:
     """
     content = json.dumps(overview.to_json(), indent=2, allow_nan=False) + "\n"
     write_whole(folder / "comparison.json", content.encode())
-    try:
+    with needed("report", "The comparison page", "the runs and comparison.json are complete without it"):
         from wardround.report.page import render_comparison
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"The comparison page needs {error.name}, which is not installed; the runs and comparison.json are "
-            "complete without it. Install it with: pip install 'wardround[report]', and compare again."
-        ) from None
     write_whole(folder / "comparison.html", render_comparison(overview).encode())

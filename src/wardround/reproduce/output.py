@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from wardround.boundary.extras import needed
 from wardround.boundary.private import make_private_folder, write_whole
 from wardround.boundary.text import shown
-from wardround.errors import MissingExtra
 from wardround.reproduce.table import Table
 
 _WIDTH_OF_FILES = 220
@@ -55,13 +55,8 @@ def write_table(table: Table, out: Path) -> Path:
     """
     make_private_folder(out)
     write_whole(out / "table.json", (json.dumps(table.to_json(), indent=2) + "\n").encode())
-    try:
+    with needed("report", "The page", f"{out / 'table.json'} is complete without it"):
         from wardround.reproduce.page import render
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"The page needs {error.name}, which is not installed; {out / 'table.json'} is complete without it. "
-            "Install it with: pip install 'wardround[report]'."
-        ) from None
     page = out / "reproduction.html"
     write_whole(page, render(table).encode())
     return page

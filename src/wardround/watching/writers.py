@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from wardround.boundary.extras import needed
 from wardround.boundary.private import make_private_folder
 from wardround.boundary.text import shown
 from wardround.config import Study
-from wardround.errors import MissingExtra
 from wardround.records.reading import read_lines
 from wardround.records.signer import HISTORY
 
@@ -40,10 +40,8 @@ class TensorBoard:
 
     def __init__(self, run: Path, study: Study) -> None:
         del study
-        try:
+        with needed("tensorboard", "`--log tensorboard`"):
             from torch.utils.tensorboard import SummaryWriter
-        except ModuleNotFoundError:
-            raise _missing("tensorboard") from None
         folder = run.absolute().with_name(f"{run.absolute().name}.tensorboard")
         make_private_folder(folder)
         self._to: Any = SummaryWriter(str(folder))
@@ -67,10 +65,8 @@ class MLflow:
 
     def __init__(self, run: Path, study: Study) -> None:
         del run
-        try:
+        with needed("mlflow", "`--log mlflow`"):
             mlflow: Any = import_module("mlflow")
-        except ModuleNotFoundError:
-            raise _missing("mlflow") from None
         self._to = mlflow
         mlflow.start_run(run_name=study.study.name)
         mlflow.log_param("study_digest", study.digest)
@@ -149,10 +145,3 @@ def _numbers(line: Mapping[str, object]) -> dict[str, float]:
         for key, value in named.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-
-
-def _missing(name: str) -> MissingExtra:
-    return MissingExtra(
-        f"`--log {name}` needs the package {name}, which is not installed. Install it with: "
-        f"pip install 'wardround[{name}]', or leave `--log {name}` out."
-    )

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from wardround.errors import DataError, MissingExtra
+from wardround.boundary.extras import needed
+from wardround.errors import DataError
 from wardround.images.decode.raw import Affine, Decoder, Extent, Hint, Mask, Padding, Raw
 from wardround.images.entries import Entry
 
@@ -131,12 +132,8 @@ def _classes_of(values: _Numbers) -> Mask:
 
 def _read(data: bytes, *, is_mask: bool) -> tuple[_Numbers, Affine]:
     """Returns values, (channel, x, y, z), and the affine of `read_nifti`; whole numbers of a mask keep their type."""
-    try:
+    with needed("volumes", "A NIfTI volume"):
         from nibabel.orientations import apply_orientation, inv_ornt_aff
-    except ImportError:
-        raise MissingExtra(
-            "NIfTI volumes must have nibabel, which is not installed; pip install 'wardround[volumes]'."
-        ) from None
     try:
         header, kind = _header_of(data)
         unpacked = _unpacked(data, _needed_bytes(header))

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
+from wardround.boundary.extras import needed
 from wardround.errors import DataError, MissingExtra
 
 _LOGGERS = ("nibabel.global", "pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle")
@@ -73,9 +74,5 @@ def sealed(work: Callable[[], _Made], otherwise: str) -> _Made:
 
 def require_pydicom() -> None:
     """Raises `MissingExtra` unless pydicom is installed."""
-    try:
+    with needed("dicom", "Reading DICOM"):
         import pydicom  # noqa: F401
-    except ImportError:
-        raise MissingExtra(
-            "Reading DICOM needs pydicom, which is not installed. Install it with: pip install 'wardround[dicom]'."
-        ) from None

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from wardround.boundary.extras import needed
 from wardround.boundary.private import write_whole
 from wardround.boundary.text import counted
-from wardround.errors import MissingExtra
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
@@ -97,14 +97,9 @@ def rendered(template: str, /, **values: object) -> str:
     Raises:
         MissingExtra: Jinja2 is not installed.
     """
-    try:
+    with needed("report", "The page", "the check is complete without it"):
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"The page needs {error.name}, which is not installed; the check is complete without it. "
-            "Install it with: pip install 'wardround[report]'."
-        ) from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["counted"] = counted
     return environment.from_string(_file(template)).render(style=Markup(_file("page.css")), **values)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wardround.errors import DataError, MissingExtra
+from wardround.boundary.extras import needed
+from wardround.errors import DataError
 from wardround.images.decode.raw import Affine, Mask, Padding
 
 Values = npt.NDArray[np.float32]
@@ -50,13 +51,9 @@ def resampled(
             f"a resampled volume must have at most {MAX_RESAMPLED:,} voxels, this one would have {expected:,.0f}. "
             "Choose a wider spacing."
         )
-    try:
+    with needed("volumes", "Resampling of volumes"):
         from monai.data.meta_tensor import MetaTensor
         from monai.transforms.spatial.array import Spacing
-    except ImportError:
-        raise MissingExtra(
-            "Resampling volumes must have MONAI, which is not installed; pip install 'wardround[volumes]'."
-        ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
 

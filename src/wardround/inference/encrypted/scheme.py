@@ -34,7 +34,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from wardround.errors import MissingExtra
+from wardround.boundary.extras import needed
 from wardround.inference.encrypted.frames import no_ciphertext
 
 Rows: TypeAlias = npt.NDArray[np.float64]
@@ -211,9 +211,5 @@ def scale_of(norm: float) -> float:
 
 
 def _seal() -> Any:
-    try:
+    with needed("encrypted", "An encrypted answer"):
         return import_module("tenseal.sealapi")
-    except ImportError:
-        raise MissingExtra(
-            "Encrypted answers must have TenSEAL, which is not installed; pip install 'wardround[encrypted]'."
-        ) from None

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wardround.boundary.extras import needed
 from wardround.boundary.private import write_whole
-from wardround.errors import MissingExtra, ModelError
+from wardround.errors import ModelError
 from wardround.inference.calibration import Probabilities
 from wardround.inference.model import Model
 from wardround.inference.reading import recipe_of
@@ -78,14 +79,10 @@ def write_onnx(model: Model, path: Path, rows: Pictures | None = None) -> Checke
             "one graph; use `wardround predict`, or an encoder from a .safetensors file.",
             code="model-export-encoder",
         )
-    try:
+    with needed("export", "Exporting to ONNX"):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra(
-            f"Exporting to ONNX must have {error.name}, which is not installed; pip install 'wardround[export]'."
-        ) from None
     proto = _proto(model)
     for key, value in (("wardround_card", model.card.model_dump_json()), ("sha256", model.card.weights.sha256)):
         entry = proto.metadata_props.add()

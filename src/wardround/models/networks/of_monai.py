@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wardround.errors import MissingExtra
+from wardround.boundary.extras import needed
 from wardround.models.network import MOST_GROUPS, Form
 from wardround.per_patient.surgery import without_batch_norm
 
@@ -25,14 +25,8 @@ def optional(module: str) -> Any:
     Raises:
         MissingExtra: it is not installed.
     """
-    try:
+    with needed("networks", "This network", "there are networks that need nothing more"):
         return importlib.import_module(module)
-    except ImportError as error:
-        missing = error.name or module
-        raise MissingExtra(
-            f"This network needs {missing.partition('.')[0]}, which is not installed; "
-            "install it with: pip install 'wardround[networks]', or choose a network that needs nothing more."
-        ) from None
 
 
 def resnet18(form: Form) -> nn.Sequential:

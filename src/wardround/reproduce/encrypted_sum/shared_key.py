@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wardround.errors import FederationError, MissingExtra
+from wardround.boundary.extras import needed
+from wardround.errors import FederationError
 
 SLOTS = 4096
 PLAIN_MODULUS = 40_961
@@ -92,10 +93,5 @@ def opened(key: bytes, ciphertexts: Sequence[bytes]) -> npt.NDArray[np.int64]:
 
 
 def _tenseal() -> Any:
-    try:
+    with needed("encrypted", "The published sum of encrypted models"):
         return import_module("tenseal")
-    except ImportError:
-        raise MissingExtra(
-            "The published sum of encrypted models must have TenSEAL, which is not installed; pip install "
-            "'wardround[encrypted]'."
-        ) from None
