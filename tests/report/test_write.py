@@ -13,7 +13,7 @@ def test_a_missing_extra_is_a_sentence_with_the_line_that_installs_it(make_recor
     record = make_record()
     for name in [name for name in sys.modules if name.split(".")[0] == missing or name == "wardround.report.page"]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("wardround.report.charts", "wardround.report.svg"):
+    for name in ("wardround.report.charts", "wardround.report.svg", "wardround.boundary.pages"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MissingExtra, match=rf"needs {missing}.*pip install 'wardround\[report\]'"):

@@ -12,7 +12,7 @@ from wardround.audit.schemes import ALPHA, Found
 from wardround.audit.sights import Inversion
 from wardround.images.quality.thumbnails import data_uri
 from wardround.report.canvas import WIDE, Chart, both, new_axes, new_figure, write
-from wardround.report.page import markup_of, rendered
+from wardround.report.page import filled, markup_of
 from wardround.report.svg import INK, OPEN, PRIVATE, RULE
 from wardround.types import Pictures
 
@@ -23,16 +23,16 @@ _REACH = 0.005
 
 def page_of(audit: Audit) -> str:
     """Returns the page of one audit. Everything that came with the study is text in it, never markup."""
-    return rendered(
-        "audit.html.j2", "wardround.audit", a=audit, tried=(), confidence=CONFIDENCE, noise=sentence_of_noise
+    return filled(
+        "wardround.audit", "audit.html.j2", a=audit, tried=(), confidence=CONFIDENCE, noise=sentence_of_noise
     )
 
 
 def page_of_broken(tried: Sequence[Tried]) -> str:
     """Returns the page of the broken schemes and their repairs."""
-    return rendered(
-        "audit.html.j2",
+    return filled(
         "wardround.audit",
+        "audit.html.j2",
         a=None,
         tried=[(one, markup_of(worlds_chart(one.found)) if one.broken else None) for one in tried],
         confidence=1 - ALPHA,
@@ -41,7 +41,7 @@ def page_of_broken(tried: Sequence[Tried]) -> str:
 
 def page_of_inversion(found: Inversion) -> str:
     """Returns the page of gradient inversion. It shows patients: it is for the hospital that holds them."""
-    return rendered("inversion.html.j2", "wardround.audit", r=found, thresholds=THRESHOLDS, uri=_uri)
+    return filled("wardround.audit", "inversion.html.j2", r=found, thresholds=THRESHOLDS, uri=_uri)
 
 
 def _uri(picture: Pictures) -> str:

@@ -1,1 +1,1 @@
-"""The edge of the process: bounded documents, private files, text safe for a terminal, pages for this machine."""
+"""The edge of the process: bounded documents, private files, extras, text safe for a terminal, pages in one file."""

@@ -1,12 +1,8 @@
 """The report as one self-contained page: no script, no request, nothing that a hospital would have to allow."""
 
-from functools import cache
-from importlib import resources
-
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from wardround.boundary.text import counted
+from wardround.boundary.pages import rendered
 from wardround.noisers import Trust
 from wardround.report.canvas import Chart
 from wardround.report.charts import calibration_chart, comparison_chart, insiders_chart, rounds_chart
@@ -27,29 +23,17 @@ _SHARES = (0.5, 0.1, 0.01)
 
 def render(report: Report) -> str:
     """Returns the page. Everything that came with the study is text in it, never markup."""
-    return rendered(
-        "report.html.j2", r=report, s=report.statement, g=report.guarantee, trust=_TRUST,
+    return filled(
+        "wardround.report", "report.html.j2", r=report, s=report.statement, g=report.guarantee, trust=_TRUST,
         rounds_chart=markup_of(rounds_chart(report)), comparison_chart=markup_of(comparison_chart(report)),
         insiders_chart=markup_of(insiders_chart(report)), calibration_chart=markup_of(calibration_chart(report)),
         shares=_SHARES,
     )  # fmt: skip
 
 
-def rendered(template: str, room: str = "wardround.report", /, **values: object) -> str:
-    """Returns a page of a package, with the report's style sheet in it."""
-    return _template(room, template).render(style=Markup(_text_of("wardround.report", "report.css")), **values)
-
-
-@cache
-def _template(room: str, name: str) -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for each in (decimals, percent, spread, capitalize_first, counted):
-        environment.filters[each.__name__] = each
-    return environment.from_string(_text_of(room, name))
-
-
-def _text_of(room: str, name: str) -> str:
-    return (resources.files(room) / name).read_text(encoding="utf-8")
+def filled(room: str, template: str, /, **values: object) -> str:
+    """Returns a page of a package; its template has this module's filters."""
+    return rendered(room, template, decimals, percent, spread, **values)
 
 
 def markup_of(chart: Chart | None) -> Markup | None:
@@ -84,15 +68,6 @@ def spread(score: Score) -> str:
     return "" if score.low is None or score.high is None else f"{score.low:.3f} to {score.high:.3f}"
 
 
-def capitalize_first(text: str) -> str:
-    """Returns a text whose first letter is a capital; the rest stays as it is, unlike with `str.capitalize`.
-
-    >>> capitalize_first("one noised count, by PLD")
-    'One noised count, by PLD'
-    """
-    return text[:1].upper() + text[1:]
-
-
 _GUESSED = {"accuracy": {"auroc": Spread((0.5,)), "quadratic_kappa": Spread((0.0,))}}
 """The scores of always the commonest class beside its accuracy."""
 
@@ -106,7 +81,8 @@ def render_comparison(overview: Overview) -> str:
         "curves": curves_chart,
     }
     conditions = {row.guarantee.condition for row in overview.rows if row.guarantee.holds}
-    return rendered(
+    return filled(
+        "wardround.report",
         "comparison.html.j2",
         o=overview,
         runs=sum(len(row.runs) for row in overview.rows),

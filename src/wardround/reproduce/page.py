@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure as Drawing
 
 from wardround.report.canvas import Chart, both, new_axes, new_figure
-from wardround.report.page import markup_of, rendered
+from wardround.report.page import filled, markup_of
 from wardround.report.svg import INK, MUTED, OPEN, PRIVATE, RULE
 from wardround.reproduce.table import PHANTOMS, Figure, Origin, Table
 
@@ -18,7 +18,7 @@ _STYLES: dict[Origin, tuple[str, str, str]] = {
 def render(table: Table) -> str:
     """Returns the page; all that came with the studies is text in it, never markup."""
     drawing, phantoms = markup_of(_chart(table.drawn)), PHANTOMS in table.data
-    return rendered("reproduction.html.j2", "wardround.reproduce", t=table, phantoms=phantoms, drawing=drawing)
+    return filled("wardround.reproduce", "reproduction.html.j2", t=table, phantoms=phantoms, drawing=drawing)
 
 
 def _chart(figure: Figure) -> Chart:

@@ -141,6 +141,7 @@ def test_the_same_inspection_gives_the_same_page(faulty):
 
 def test_without_jinja_a_sentence_says_what_to_install(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "wardround.boundary.pages", raising=False)
     with pytest.raises(MissingExtra, match=r"pip install 'wardround\[report\]'"):
         page_of(made)
 

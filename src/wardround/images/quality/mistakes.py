@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from wardround.boundary.private import write_whole
 from wardround.images.patients import ImageSet
-from wardround.images.quality.page import rendered
+from wardround.images.quality.page import filled
 from wardround.images.quality.thumbnails import thumbnail
 from wardround.types import Scores
 
@@ -57,7 +57,7 @@ def write_mistakes(
         MachineError: the page cannot be written.
     """
     classes = list(_missed(images, rows, scores, named))
-    write_whole(path, rendered("mistakes.html.j2", most=MOST, classes=classes).encode())
+    write_whole(path, filled("mistakes.html.j2", most=MOST, classes=classes).encode())
 
 
 def _missed(images: ImageSet, rows: npt.NDArray[np.int64], scores: Scores, named: bool) -> Iterator[Missed]:

@@ -3,12 +3,10 @@
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from wardround.boundary.extras import needed
 from wardround.boundary.private import write_whole
-from wardround.boundary.text import counted
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
@@ -74,7 +72,7 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
             for rows in notice.rows[:GROUPS]
         ]
 
-    return rendered(
+    return filled(
         "page.html.j2",
         i=inspection,
         card=inspection.card,
@@ -91,18 +89,15 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
     )
 
 
-def rendered(template: str, /, **values: object) -> str:
-    """Returns a page of this room, with its style sheet. Values are text in it, never markup.
+def filled(template: str, /, **values: object) -> str:
+    """Returns a page of this room. Values are text in it, never markup.
 
     Raises:
         MissingExtra: Jinja2 is not installed.
     """
     with needed("report", "The page", "the check is complete without it"):
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["counted"] = counted
-    return environment.from_string(_file(template)).render(style=Markup(_file("page.css")), **values)
+        from wardround.boundary.pages import rendered
+    return rendered("wardround.images.quality", template, **values)
 
 
 def _samples(image_set: ImageSet) -> Iterator[tuple[str, list[int]]]:
@@ -124,7 +119,3 @@ def _mask_colours(image_set: ImageSet) -> list[tuple[str, str]]:
         (name, "rgb({}, {}, {})".format(*MASK_COLOURS[place % len(MASK_COLOURS)]))
         for place, name in enumerate(image_set.class_names[1:])
     ]
-
-
-def _file(name: str) -> str:
-    return (resources.files("wardround.images.quality") / name).read_text(encoding="utf-8")
