@@ -71,7 +71,6 @@ def list_all(store: Store, refusal: DataError, classes: Collection[str] = ()) ->
         left_out=(*left_out, *store.left_out),
         refusals=(*store.refusals, *(refusal.several or (refusal,))),
         volumes=are_volumes,
-        channels=1 if are_volumes else None,
         decoder=NIFTI if are_volumes else PILLOW,
     )
 

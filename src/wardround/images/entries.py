@@ -11,6 +11,16 @@ OTHER_ENDINGS = (
 """Pictures and volumes that layouts of pictures do not read."""
 
 
+class Target(StrEnum):
+    """The kind of a model's predictions."""
+
+    CLASSES = "classes"
+    GRADES = "grades"
+    """Classes in an order: grade 4 is further from grade 0 than grade 1 is."""
+    MASKS = "masks"
+    """A class for every pixel or voxel."""
+
+
 class Task(StrEnum):
     """The readings of a layout's labels."""
 
@@ -21,15 +31,10 @@ class Task(StrEnum):
     REFERABLE = "referable"
     SEGMENTATION = "segmentation"
 
-
-class Target(StrEnum):
-    """The kind of a model's predictions."""
-
-    CLASSES = "classes"
-    GRADES = "grades"
-    """Classes in an order: grade 4 is further from grade 0 than grade 1 is."""
-    MASKS = "masks"
-    """A class for every pixel or voxel."""
+    @property
+    def target(self) -> Target:
+        """The kind of predictions that the reading gives."""
+        return {Task.GRADING: Target.GRADES, Task.SEGMENTATION: Target.MASKS}.get(self, Target.CLASSES)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Listing:
         shared_series: SeriesInstanceUIDs that have files of two patients or more, each with these patients.
         target: of the predictions.
         volumes: three-dimensional.
-        channels: of every picture; None where it is as the study asks, one or three.
+        channels: of every volume; pictures have as many as the study asks for.
         unions: of the classes of masks, which are scored in place of each class; empty where each is scored alone.
         decoder: makes pictures of file contents.
     """
@@ -49,7 +49,7 @@ class Listing:
     shared_series: tuple[tuple[str, ...], ...] = ()
     target: Target = Target.CLASSES
     volumes: bool = False
-    channels: int | None = None
+    channels: int = 1
     unions: tuple[Region, ...] = ()
     decoder: Decoder = PILLOW
 

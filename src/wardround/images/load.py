@@ -265,7 +265,7 @@ def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) 
         raise DataError(
             "volumes must have a size in voxels, got none. Set volume_size in [data], for instance [64, 64, 64]."
         )
-    return VolumeRecipe(volumes.size, listing.channels or 1, volumes.spacing, volumes.window, volumes.view)
+    return VolumeRecipe(volumes.size, listing.channels, volumes.spacing, volumes.window, volumes.view)
 
 
 def _task(layout: str, task: str | None) -> Task:

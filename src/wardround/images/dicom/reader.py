@@ -32,6 +32,8 @@ from wardround.images.store import Store
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"
 MAX_SEGMENTS = 255
 
+_UNMATCHED_MASKS = "segmentations that belong to no series that is read, or to several"
+_WITHOUT_MASK = "volumes without a segmentation"
 _UNMATCHED = "rows of the table of labels that match nothing that is read"
 _LOOKS_ALIKE = (
     "rows of the table of labels whose patient_id is that of a picture but for leading zeros, case or dashes, as "
@@ -54,7 +56,7 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         raise DataError(
             f"the key for pseudonyms must have {KEY_BYTES} bytes, got {len(key)}. Use load_or_create_key."
         )
-    target = {Task.GRADING: Target.GRADES, Task.SEGMENTATION: Target.MASKS}.get(task, Target.CLASSES)
+    target = task.target
     name_for = partial(pseudonym, key)
     table, wrong = (None, []) if target is Target.MASKS else _table(store, options, name_for)
     if wrong and not options.looking:
@@ -257,7 +259,6 @@ def _labelled(
         refusals=table.refusals,
         target=target,
         volumes=are_volumes,
-        channels=1 if are_volumes else None,
         decoder=DicomDecoder(are_volumes),
     )
 
@@ -273,7 +274,6 @@ def _unlabelled(
         left_out=tuple(left_out),
         target=Target.CLASSES if target is Target.MASKS else target,
         volumes=are_volumes,
-        channels=1 if are_volumes else None,
         decoder=DicomDecoder(are_volumes),
     )
 
@@ -288,20 +288,17 @@ def _segmented(
         if len(of) == 1:
             masks.setdefault(of[0].file, []).append(found)
         else:
-            unmatched.append(
-                LeftOut(found.source, "segmentations that belong to no series that is read, or to several")
-            )
+            unmatched.append(LeftOut(found.source, _UNMATCHED_MASKS))
     chosen = [unit for unit in units if unit.file in masks]
     overlaid = sum(len(several) > 1 for several in masks.values())
     counts = {
-        "passed over: segmentations that belong to no series that is read, or to several": len(unmatched),
-        "left out: volumes without a segmentation": len(units) - len(chosen),
+        f"passed over: {_UNMATCHED_MASKS}": len(unmatched),
+        f"left out: {_WITHOUT_MASK}": len(units) - len(chosen),
         "volumes with several segmentations, laid over each other": overlaid,
     }
     notes += [f"{what} ({count:,})" for what, count in counts.items() if count]
     labels = {label for several in masks.values() for found in several for label in found.segments if label}
-    cause = "volumes without a segmentation"
-    left_out = (*unmatched, *(LeftOut(_called(unit), cause) for unit in units if unit.file not in masks))
+    left_out = (*unmatched, *(LeftOut(_called(unit), _WITHOUT_MASK) for unit in units if unit.file not in masks))
     segments = tuple(sorted(labels)) if wanted is None else wanted
     if len(segments) > MAX_SEGMENTS or len(set(segments)) != len(segments):
         raise DataError(
@@ -315,7 +312,6 @@ def _segmented(
         left_out=left_out,
         target=Target.MASKS,
         volumes=True,
-        channels=1,
         decoder=DicomDecoder(True, segments),
     )
 

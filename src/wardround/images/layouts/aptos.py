@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.csv_file import Row
-from wardround.images.entries import Entry, Target, Task
+from wardround.images.entries import Entry, Task
 from wardround.images.findings import passed_over
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
@@ -57,9 +57,10 @@ def read_aptos(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) ->
     rows, problems = _that_hold(looked, pictures)
     refusals = options.refused(refusal(table, [*looked.problems, *problems], looked.words))
     entries = sorted((_entry(row, pictures, task) for row in rows), key=lambda entry: entry.file)
-    target = Target.GRADES if task is Task.GRADING else Target.CLASSES
     notes = (*looked.notes, *_notes(store, table.rows, pictures))
-    return Listing(tuple(entries), CLASS_NAMES[task], notes, refusals=refusals, is_ordered=True, target=target)
+    return Listing(
+        tuple(entries), CLASS_NAMES[task], notes, refusals=refusals, is_ordered=True, target=task.target
+    )
 
 
 def _entry(row: Row, pictures: Mapping[str, Sequence[str]], task: Task) -> Entry:

@@ -71,9 +71,8 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
         tuple(notes),
         left_out=tuple(dropped),
         refusals=refusals,
-        target=Target.GRADES if task is Task.GRADING else Target.CLASSES,
+        target=task.target,
         volumes=True,
-        channels=1,
         decoder=NIFTI,
     )
 
@@ -96,7 +95,6 @@ def _segmented(store: Store, options: ReaderOptions) -> Listing:
         refusals=refusals,
         target=Target.MASKS,
         volumes=True,
-        channels=1,
         decoder=NIFTI,
     )
 

@@ -18,7 +18,7 @@ from wardround.images.csv_file import Row, Table
 from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
-from wardround.images.entries import PICTURE_ENDINGS, Entry, Target, Task
+from wardround.images.entries import PICTURE_ENDINGS, Entry, Task
 from wardround.images.findings import passed_over
 from wardround.images.identity import folded
 from wardround.images.layouts.mask_classes import mask_classes
@@ -82,7 +82,7 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
         class_names,
         (*found.notes, *_unlisted(table, files, store.names())),
         refusals=refusals,
-        target=Target.MASKS if is_mask else Target.GRADES if task is Task.GRADING else Target.CLASSES,
+        target=task.target,
         volumes=volumes,
         decoder=NIFTI if volumes else PILLOW,
     )

@@ -9,7 +9,7 @@ from wardround.errors import DataError
 from wardround.images.arrays import array_of
 from wardround.images.class_names import missing_class, numbers_first
 from wardround.images.decode.raw import Decoder, Extent, Hint, Raw
-from wardround.images.entries import Entry, Target, Task
+from wardround.images.entries import Entry, Task
 from wardround.images.findings import LeftOut
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
@@ -66,9 +66,8 @@ def read_medmnist(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
         class_names,
         left_out=tuple(LeftOut(name, "pictures without a label") for name in gone),
         refusals=refusals,
-        target=Target.GRADES if task is Task.GRADING else Target.CLASSES,
+        target=task.target,
         volumes=volumes,
-        channels=1 if volumes else None,
         decoder=ArrayDecoder(),
     )
 

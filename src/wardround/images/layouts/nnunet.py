@@ -94,7 +94,7 @@ def listing_of(store: Store, description: Mapping[str, Any], options: ReaderOpti
         refusals=refusals,
         target=Target.MASKS,
         volumes=are_volumes,
-        channels=len(channels) if are_volumes else None,
+        channels=len(channels),
         unions=regions,
         decoder=NIFTI if are_volumes else PILLOW,
     )
