@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+from wardround.accounting.mechanisms import check_noise_multiplier
 from wardround.errors import PrivacyError
 
 Leaves: TypeAlias = tuple[tuple["LeafEvent", int], ...]
@@ -34,7 +35,7 @@ class GaussianEvent:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        _check_noise_multiplier(self.noise_multiplier)
+        check_noise_multiplier(self.noise_multiplier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class LaplaceEvent:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        _check_noise_multiplier(self.noise_multiplier)
+        check_noise_multiplier(self.noise_multiplier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +124,6 @@ class ComposedEvent:
 
 LeafEvent: TypeAlias = GaussianEvent | LaplaceEvent | PureEvent | PoissonSampledEvent | NonPrivateEvent
 Event: TypeAlias = LeafEvent | NoEvent | SelfComposedEvent | ComposedEvent
-
-
-def _check_noise_multiplier(noise_multiplier: float) -> None:
-    if not (0 < noise_multiplier < math.inf):
-        raise PrivacyError(
-            f"noise_multiplier must be > 0 and finite, got {noise_multiplier}. "
-            "Use NonPrivateEvent for a release without noise."
-        )
 
 
 @lru_cache(maxsize=4096)  # a run charges the same event in every round, to every hospital

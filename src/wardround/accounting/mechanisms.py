@@ -39,7 +39,7 @@ def check_noise_multiplier(noise_multiplier: float) -> None:
     if not 0 < noise_multiplier < math.inf:
         raise PrivacyError(
             f"noise_multiplier must be > 0 and finite, got {noise_multiplier}. "
-            "It is (std of the noise) / (clipping_norm)."
+            "It is (std of the noise) / (clipping_norm); a release without noise is a NonPrivateEvent."
         )
 
 

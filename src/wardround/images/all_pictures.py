@@ -9,7 +9,7 @@ from wardround.errors import DataError
 from wardround.images.class_names import number_of
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.decode.pillow import PILLOW
-from wardround.images.entries import Entry
+from wardround.images.entries import Entry, stem_of
 from wardround.images.findings import LeftOut
 from wardround.images.identity import folded
 from wardround.images.listing import NO_LABEL, Listing
@@ -142,7 +142,7 @@ def masks_beside(names: Collection[str]) -> frozenset[str]:
     >>> sorted(masks_beside(["a/b (1).png", "a/b (1)_mask.png", "a/b (1)_mask_2.png", "a/c_mask.png"]))
     ['a/b (1)_mask.png', 'a/b (1)_mask_2.png']
     """
-    stems = {name: _without_ending(name) for name in names}
+    stems = {name: name.removesuffix(".gz").rpartition(".")[0] for name in names}
     others = frozenset(stems.values())
     found = {name: _MASK_NAME.fullmatch(stem) for name, stem in stems.items()}
     return frozenset(name for name, match in found.items() if match and match[1] in others)
@@ -157,15 +157,6 @@ def named_as(name: str) -> tuple[str, ...]:
     stem = stem_of(name)
     match = _MASK_NAME.fullmatch(stem)
     return (stem, match[1]) if match else (stem,)
-
-
-def stem_of(name: str) -> str:
-    """Returns a file's name without its folders and ending."""
-    return _without_ending(name.rpartition("/")[2])
-
-
-def _without_ending(name: str) -> str:
-    return name.removesuffix(".gz").rpartition(".")[0]
 
 
 def plain(folder: str) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 PICTURE_ENDINGS = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 OTHER_ENDINGS = (
@@ -83,3 +84,12 @@ class Region:
 
     name: str
     classes: tuple[int, ...]
+
+
+def stem_of(file: str) -> str:
+    """Returns a file's name without its folders and ending, `.nii.gz` being one.
+
+    >>> stem_of("a/b.nii.gz"), stem_of("p-1/s-2/3")
+    ('b', '3')
+    """
+    return PurePosixPath(PurePosixPath(file).name.removesuffix(".gz")).stem

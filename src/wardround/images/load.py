@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
 
 from wardround.boundary.text import brief, steers
 from wardround.errors import DataError, as_one
@@ -25,7 +23,6 @@ from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeReci
 from wardround.images.store import Store, open_store
 from wardround.types import Progress
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
 _TEXTS = (".md", ".txt", ".json", ".pdf")
 
 
@@ -82,7 +79,7 @@ def load_images(
         DataError: a folder, layout, table, picture or class that is missing or does not hold.
         MissingExtra: the layout needs a package that is not installed.
     """
-    pictures = PictureRecipe(image_size, channels, _choice(Fit, fit, "fit"), circle, bits)
+    pictures = PictureRecipe(image_size, channels, _fit(fit), circle, bits)
     if layout == PHANTOM:
         if root is not None or task not in (None, Task.BINARY):
             raise DataError("the layout phantom must have no folder and the task binary. Leave both out.")
@@ -280,10 +277,10 @@ def _task(layout: str, task: str | None) -> Task:
     return Task(task)
 
 
-def _choice(kind: type[_Choice], value: str, name: str) -> _Choice:
-    if value not in set(kind):
-        raise DataError(f"{name} must be one of {', '.join(kind)}, got {value!r}. Choose one of them.")
-    return kind(value)
+def _fit(value: str) -> Fit:
+    if value not in set(Fit):
+        raise DataError(f"fit must be one of {', '.join(Fit)}, got {value!r}. Choose one of them.")
+    return Fit(value)
 
 
 def _wrong_names(listing: Listing) -> list[DataError]:

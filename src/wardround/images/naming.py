@@ -15,7 +15,7 @@ from typing import assert_never
 from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.csv_file import Row, read_table
-from wardround.images.entries import Entry
+from wardround.images.entries import Entry, stem_of
 from wardround.images.findings import shortened
 from wardround.images.identity import alike, folded, names_nobody
 from wardround.images.listing import ByPattern, ByTable, Listing, OnePerPicture, PersonNames
@@ -93,7 +93,7 @@ def proposed_pattern(files: Iterable[str]) -> tuple[str, int] | None:
     ('^(\\D*\\d+)\\D', 2)
     >>> proposed_pattern(["a.png", "b.png"])
     """
-    stems = {_stem(file) for file in files}
+    stems = {stem_of(file) for file in files}
     found = [match[1] for stem in stems if (match := re.search(_LIKE_AN_ID, stem))]
     patients = len(set(found))
     return (_LIKE_AN_ID, patients) if len(found) == len(stems) and 1 < patients < len(stems) else None
@@ -196,9 +196,9 @@ def _finder(entries: Sequence[Entry]) -> Callable[[str], list[int]]:
     by_case: dict[str, list[int]] = defaultdict(list)
     for number, entry in enumerate(entries):
         by_name[PurePosixPath(entry.file).name].append(number)
-        by_stem[_stem(entry.file)].append(number)
-        if _stem(entry.file).endswith(_FIRST_CHANNEL):
-            by_case[_stem(entry.file).removesuffix(_FIRST_CHANNEL)].append(number)
+        by_stem[stem_of(entry.file)].append(number)
+        if stem_of(entry.file).endswith(_FIRST_CHANNEL):
+            by_case[stem_of(entry.file).removesuffix(_FIRST_CHANNEL)].append(number)
 
     def find(written: str) -> list[int]:
         path = PurePosixPath(written.replace("\\", "/")).as_posix()
@@ -213,7 +213,7 @@ def _by_pattern(listing: Listing, pattern: str) -> Listing:
     group = next(iter(rule.groupindex), 1)
     people = []
     for entry in listing.entries:
-        found = rule.search(entry.file if "/" in pattern else _stem(entry.file))
+        found = rule.search(entry.file if "/" in pattern else stem_of(entry.file))
         people.append(found[group] if found else None)
     files = zip(listing.entries, people, strict=True)
     unmatched = [entry.file for entry, patient in files if patient is None or names_nobody(patient)]
@@ -227,7 +227,3 @@ def _by_pattern(listing: Listing, pattern: str) -> Listing:
         replace(entry, patient=patient) for entry, patient in zip(listing.entries, people, strict=True)
     )
     return replace(listing, entries=entries)
-
-
-def _stem(file: str) -> str:
-    return PurePosixPath(PurePosixPath(file).name.removesuffix(".gz")).stem

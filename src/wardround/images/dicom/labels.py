@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from wardround.errors import DataError
-from wardround.images.csv_file import Row, Table, read_table
+from wardround.images.csv_file import Table, read_table
 from wardround.images.identity import folded, likeness
 from wardround.images.listing import ReaderOptions
 from wardround.images.store import Store
@@ -94,7 +94,7 @@ def _matched(table: Table, column: str, name_for: Callable[[str, str], str], opt
     rows: dict[str, Label] = {}
     problems = []
     for row in found.rows:
-        label = _label_of(row)
+        label = Label(row.line, folded(row.values["label"]), row.get("site"), part_of(row))
         if column == "patient_id":
             label = replace(label, likeness=name_for("likeness", likeness(row.values[column])))
         if wrong_part(row):
@@ -103,7 +103,3 @@ def _matched(table: Table, column: str, name_for: Callable[[str, str], str], opt
             problems.append(f"line {row.line} contradicts an earlier one")
     refusals = options.refused(refusal(table, [*found.problems, *problems], found.words))
     return LabelTable(COLUMNS[column], rows, found.notes, refusals)
-
-
-def _label_of(row: Row) -> Label:
-    return Label(row.line, folded(row.values["label"]), row.get("site"), part_of(row))

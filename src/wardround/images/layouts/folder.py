@@ -25,11 +25,10 @@ from wardround.images.all_pictures import (
     masks_beside,
     named_as,
     plain,
-    stem_of,
     unread_tables,
 )
 from wardround.images.class_names import missing_class, numbers_first
-from wardround.images.entries import OTHER_ENDINGS, Entry, Task
+from wardround.images.entries import OTHER_ENDINGS, Entry, Task, stem_of
 from wardround.images.findings import LeftOut, no_pictures, passed_over, shortened
 from wardround.images.identity import folded
 from wardround.images.layouts.readers import Reader
