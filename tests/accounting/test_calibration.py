@@ -75,12 +75,10 @@ def test_a_free_event_needs_the_least_noise():
     assert calibrate_noise_multiplier(lambda z: NoEvent(), 1.0, 1e-5) < 2 * SMALLEST_NOISE_MULTIPLIER
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "delta", "tolerance"), [(0, 1e-5, 1e-3), (1, 0, 1e-3), (1, 1, 1e-3), (1, 1e-5, 0)]
-)
-def test_calibration_refuses_what_cannot_be_asked(epsilon, delta, tolerance):
+@pytest.mark.parametrize(("epsilon", "delta"), [(0, 1e-5), (1, 0), (1, 1)])
+def test_calibration_refuses_what_cannot_be_asked(epsilon, delta):
     with pytest.raises(PrivacyError, match=r"must be .* got"):
-        calibrate_noise_multiplier(GaussianEvent, epsilon, delta, tolerance=tolerance)
+        calibrate_noise_multiplier(GaussianEvent, epsilon, delta)
 
 
 def affordable(event, epsilon, at_most=1_000_000):

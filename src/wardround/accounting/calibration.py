@@ -17,36 +17,35 @@ from wardround.errors import PrivacyError
 SMALLEST_NOISE_MULTIPLIER, LARGEST_NOISE_MULTIPLIER = 1e-2, 1e7
 """Bounds of the search for a noise multiplier: beyond these it is not noise, or not a signal."""
 
+_UNUSED = 1e-3
+"""Part of epsilon that may be left unused."""
+
 
 def calibrate_noise_multiplier(
     make_event: Callable[[float], Event],
     epsilon: float,
     delta: float,
     accountant: AccountantKind = AccountantKind.PLD,
-    tolerance: float = 1e-3,
 ) -> float:
     """Noise multiplier z such that `make_event(z)` costs at most `epsilon` at `delta`, and hardly less.
 
     Guarantee:
-        epsilon × (1 - tolerance) <= epsilon_of(make_event(z), delta, accountant) <= epsilon. The upper side
+        epsilon × (1 - 0.001) <= epsilon_of(make_event(z), delta, accountant) <= epsilon. The upper side
         always holds; the lower one unless z = SMALLEST_NOISE_MULTIPLIER is already more private than asked
         for.
 
-    `make_event` says what is done at a noise multiplier; more noise must not cost more. `epsilon` is > 0 and finite,
-    and `tolerance` is the fraction of it that may be left unused.
+    `make_event` says what is done at a noise multiplier; more noise must not cost more. `epsilon` is > 0 and finite.
 
     Raises:
         PrivacyError: the arguments do not hold, or no amount of noise keeps the promise because something in
             the event does not depend on it.
 
     >>> from wardround.accounting.events import GaussianEvent
-    >>> round(calibrate_noise_multiplier(GaussianEvent, 2.0, 1e-5, tolerance=1e-9), 6)
-    1.993812
+    >>> round(calibrate_noise_multiplier(GaussianEvent, 2.0, 1e-5), 2)
+    1.99
     """
     check_epsilon(epsilon)
     check_delta(delta)
-    if not 0 < tolerance < 1:
-        raise PrivacyError(f"tolerance must be > 0 and < 1, got {tolerance}. It is a fraction of epsilon.")
     if epsilon == math.inf:
         raise PrivacyError("epsilon must be finite to calibrate noise, got infinity. Use NonPrivateEvent.")
 
@@ -57,13 +56,13 @@ def calibrate_noise_multiplier(
         return rough_epsilon_of(make_event(noise_multiplier), delta, accountant, COARSE)
 
     bracket = _widen(coarse, 1.0, 2.0, epsilon)
-    start = close_in(coarse, bracket, epsilon, tolerance).private
+    start = close_in(coarse, bracket, epsilon, _UNUSED).private
     # The fine grid takes away a percent or two of epsilon, and so allows a little less noise.
     value = fine(start)
-    if epsilon * (1 - tolerance) <= value <= epsilon:
+    if epsilon * (1 - _UNUSED) <= value <= epsilon:
         return start
-    factor = max(1 + tolerance, (max(value, epsilon) / min(value, epsilon)) ** 1.2) if value > 0 else 2.0
-    return close_in(fine, _widen(fine, start, factor, epsilon), epsilon, tolerance).private
+    factor = max(1 + _UNUSED, (max(value, epsilon) / min(value, epsilon)) ** 1.2) if value > 0 else 2.0
+    return close_in(fine, _widen(fine, start, factor, epsilon), epsilon, _UNUSED).private
 
 
 def affordable_count(

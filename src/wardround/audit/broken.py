@@ -173,11 +173,11 @@ def _two(dataset: Dataset, seed: int, *, second: float, reused: bool, z: float =
     return np.stack([total + noise[0], second * total + noise[0 if reused else 1]])
 
 
-def _sampled(dataset: Dataset, seed: int, *, noised: bool, z: float = 2.0, q: float = 0.5) -> Float64:
+def _sampled(dataset: Dataset, seed: int, *, noised: bool) -> Float64:
     """A Poisson sample; if it is empty nothing is noised, and exact zeros are released."""
     generator = np.random.default_rng(seed)
-    drawn = tuple(patient for patient in dataset if generator.random() < q)
-    return _sum(drawn) + z * generator.normal(size=WIDTH) if noised or drawn else np.zeros(WIDTH)
+    drawn = tuple(patient for patient in dataset if generator.random() < 0.5)
+    return _sum(drawn) + 2.0 * generator.normal(size=WIDTH) if noised or drawn else np.zeros(WIDTH)
 
 
 def _divided(dataset: Dataset, seed: int, *, by: int | None) -> Float64:
@@ -198,10 +198,10 @@ _MANY = np.random.default_rng(8).normal(size=(61, 1, WIDTH))
 _LONG_LIST: Pairs = ((tuple(_MANY[:60]), (*_MANY[:60], np.abs(_MANY[60]))),)
 
 
-def _epoch(dataset: Dataset, seed: int, *, shuffled: bool, z: float = 0.15) -> Float64:
+def _epoch(dataset: Dataset, seed: int, *, shuffled: bool) -> Float64:
     """Sums of eight batches: every patient in exactly one of them, or in each with probability 1/8."""
     generator = np.random.default_rng(seed)
-    sums = z * generator.normal(size=(_ROUNDS, WIDTH))
+    sums = 0.15 * generator.normal(size=(_ROUNDS, WIDTH))
     for gradient in _means(dataset):
         taken = (
             [generator.integers(_ROUNDS)] if shuffled else np.flatnonzero(generator.random(_ROUNDS) < 1 / _ROUNDS)

@@ -134,7 +134,6 @@ def audit_run(
     key: SigningKey | None = None,
     ledger: Path | None = None,
     runs: int = RUNS,
-    canaries: int = CANARIES,
     seed: int | None = None,
     deeper: Deeper = _SHALLOW,
 ) -> Audit:
@@ -147,7 +146,6 @@ def audit_run(
         key: the private key that signed it, which the head of the ledger takes; None on another machine.
         ledger: that the run was charged to; default: as its folder says.
         runs: of each of the two worlds.
-        canaries: virtual patients of the one run, a square number.
         seed: as in `audit_study`.
         deeper: as in `audit_study`; membership is inferred from the run's released models.
 
@@ -162,7 +160,7 @@ def audit_run(
     statement = Statement.from_json(certificate.section("statement").values)
     none: tuple[list[Recount], list[str]] = ([], [])
     (walked, lacking), broken = _tried(lambda: accounts_of(path, study, record, ledger), none)
-    found = audit_study(study, observer, runs=runs, canaries=canaries, seed=seed, deeper=deeper, run=path)
+    found = audit_study(study, observer, runs=runs, seed=seed, deeper=deeper, run=path)
     recounts = list(found.recounts)
     if statement.guarantee and (charged := certificate.maybe_section("event")) is not None:
         done = plan_of(study).event_after(releases_after(study, len(record.rounds)))

@@ -102,12 +102,6 @@ class Stream:
         blocks = cipher.update(names.astype("<u8").tobytes())
         return _uniform(np.frombuffer(blocks, dtype="<u8")[::2].astype(np.uint64))
 
-    def normal(self, count: int) -> Float64:
-        """Returns independent standard normal variates, (count,), by Box and Muller (1958)."""
-        out = np.zeros(count, dtype=np.float64)
-        self.add_normal(out, 1.0)
-        return out
-
     def add_normal(self, values: npt.NDArray[np.floating[Any]], std: float) -> None:
         """Adds independent normal noise of a standard deviation to every value, in place.
 

@@ -49,11 +49,10 @@ def row(
     key: str,
     privacy: Section,
     federation: Section,
-    model: Section = MODEL,
 ) -> Repaired:
     """One repaired row of a group."""
     sections: Sections = {
-        "data": group.data, "hospitals": group.hospitals, "model": model, "privacy": privacy,
+        "data": group.data, "hospitals": group.hospitals, "model": MODEL, "privacy": privacy,
         "federation": federation, "performance": request.performance,
     }  # fmt: skip
     return repeated(group.setting, name, f"{group.key}-{key}", sections, request.repeats)

@@ -50,9 +50,9 @@ class Scale:
         used = published if factor >= 1 else max(min(published, least), round(published * factor))
         return self.said(name, published, used)
 
-    def side(self, name: str, published: int, *, least: int, multiple: int = 8) -> int:
-        """The side of a picture: a multiple of `multiple`, at least `least`."""
-        wanted = round(published * self.value / multiple) * multiple
+    def side(self, name: str, published: int, *, least: int) -> int:
+        """The side of a picture: a multiple of 8, at least `least`."""
+        wanted = 8 * round(published * self.value / 8)
         return self.said(name, published, published if self.value >= 1 else max(least, min(published, wanted)))
 
     def said(self, name: str, published: object, used: _Used) -> _Used:
