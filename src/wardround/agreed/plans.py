@@ -12,7 +12,7 @@ from wardround.agreed.masks import COUNT_COORDINATES, evaluation_coordinates, sh
 from wardround.agreed.strategies import asks, head_fit_of, releases_after, spare_releases, timetable_of
 from wardround.config import Study
 from wardround.config.evaluation import NoEvaluation, NoisedEvaluation, UnprotectedEvaluation
-from wardround.config.federation import FederatedSGD
+from wardround.config.federation import OF_ONE, FederatedSGD
 from wardround.config.privacy import (
     DPSGD,
     ClippedUpdates,
@@ -111,7 +111,7 @@ def check_fit(study: Study, plan: Plan) -> None:
         StudyError: what is asked for, and what would fit.
     """
     name = study.federation.strategy
-    seen_alone = not study.forms_sums and name not in ("alone", "ensemble", "pooled")
+    seen_alone = not study.forms_sums and name not in OF_ONE
     for work in asks(study, plan):
         if not plan_protects(plan, work) or (seen_alone and not isinstance(plan.noiser, ByEachHospital)):
             trust = "" if plan.trust is Trust.NOBODY else f' with trust = "{plan.trust}"'
@@ -138,7 +138,7 @@ def _remedy(study: Study, plan: Plan, work: Work) -> str:
 def noiser_of(study: Study) -> Noiser:
     """Returns the noiser of a study's main run; each hospital, where it is a federation of one."""
     hospitals, privacy = timetable_of(study).hospitals, study.privacy
-    of_one = study.federation.strategy in ("alone", "ensemble", "pooled")
+    of_one = study.federation.strategy in OF_ONE
     if of_one or not isinstance(privacy, _SHARING):
         return ByEachHospital(hospitals)
     match privacy.trust:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from wardround.boundary.text import counted
 from wardround.config import Study
-from wardround.config.federation import FederatedSGD
+from wardround.config.federation import ALONE, FederatedSGD
 from wardround.config.recipe import MOST_RATE, HeadRecipe, momentum_sum
 from wardround.errors import PrivacyError
 from wardround.federation.strategies.fedsgd import PerPatient, Rate
@@ -210,7 +210,7 @@ def rate_of(study: Study, section: FederatedSGD, plan: Plan, classes: int) -> Ra
 
 def own_size(study: Study, num_patients: int | None) -> int | None:
     """Returns the patients that a sum is divided by: of all hospitals, or of one where each is a federation of one."""
-    if num_patients is None or study.federation.strategy not in ("alone", "ensemble"):
+    if num_patients is None or study.federation.strategy not in ALONE:
         return num_patients
     return max(1, round(num_patients / study.hospitals.count))
 

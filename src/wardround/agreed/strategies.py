@@ -9,6 +9,7 @@ import numpy as np
 from wardround.agreed.schedule import own_size, rate_of, sum_std
 from wardround.config import Study
 from wardround.config.federation import (
+    ALONE,
     AsynchronousSection,
     Averaging,
     Descent,
@@ -219,7 +220,7 @@ def strategy_of(
     section = study.federation
     if study.fits_head:
         shot = OneShot(call, aggregator, head_fit_of(study))
-        return Alone(shot) if section.strategy in ("alone", "ensemble") else shot
+        return Alone(shot) if section.strategy in ALONE else shot
     match section:
         case FederatedSGD():
             clip = clip_of(plan.training)
@@ -234,7 +235,7 @@ def strategy_of(
                 adaptive=clip.adaptive,
                 left_out_from=section.rounds - study.hospitals.count + 1 if section.leave_one_out else 0,
             )
-            if section.strategy in ("alone", "ensemble"):
+            if section.strategy in ALONE:
                 return Alone(sgd)
             head: Strategy = sgd
             if _centres(plan):

@@ -25,7 +25,7 @@ from wardround.audit.membership import Attacked, attacked, scores_of
 from wardround.audit.shadows import Inclusion, Training, models_of, shadow_confidence, some
 from wardround.audit.trials import canaries, canaries_fdp
 from wardround.config import Study
-from wardround.config.federation import PublishedStrategy
+from wardround.config.federation import ALONE, PublishedStrategy
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError
 from wardround.images.entries import Target
@@ -75,7 +75,7 @@ def why_no_model(study: Study) -> str:
     if study.privacy.releases_pictures:
         return "noised pictures are released before any model"
     section = study.federation
-    if study.fits_head or section.strategy in ("alone", "ensemble") or isinstance(section, PublishedStrategy):
+    if study.fits_head or section.strategy in ALONE or isinstance(section, PublishedStrategy):
         return f'strategy = "{study.federation.strategy}" has no one model that is trained in rounds'
     return ""
 

@@ -265,6 +265,9 @@ FederationSection: TypeAlias = Annotated[
 ALONE = ("alone", "ensemble")
 """Strategies in which each hospital is a federation of one."""
 
+OF_ONE = (*ALONE, "pooled")
+"""Strategies that are federations of one: of each hospital, or of the patients of all."""
+
 
 def rounds_of(section: FederationSection, hospitals: int) -> int:
     """Returns the rounds of a run: as given, or as many as the cycles, the single pass or the one shot take."""

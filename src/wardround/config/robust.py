@@ -3,7 +3,7 @@
 from typing import Any
 
 from wardround.config.data import HospitalsSection
-from wardround.config.federation import ALONE, LATER_KEYS, Averaging, FederatedSGD, FederationSection
+from wardround.config.federation import LATER_KEYS, OF_ONE, Averaging, FederatedSGD, FederationSection
 from wardround.config.privacy import PrivacySection
 from wardround.config.section import conflict
 
@@ -53,7 +53,7 @@ def check_robust(federation: FederationSection, privacy: PrivacySection, options
         or federation.optimizer_state == "travels"
         or federation.fraction < 1
     )
-    if in_parts or federation.strategy in (*ALONE, "pooled"):
+    if in_parts or federation.strategy in OF_ONE:
         raise conflict(
             "study-aggregate",
             f"{given} is for equal answers of all hospitals in every round, and strategy = "

@@ -13,6 +13,7 @@ from wardround.config.data import DataSection, HospitalsSection, PersonTable, Si
 from wardround.config.evaluation import EvaluationSection, NoEvaluation, check_evaluation
 from wardround.config.federation import (
     ALONE,
+    OF_ONE,
     Averaging,
     EvaluationStrategy,
     FederatedSGD,
@@ -140,9 +141,9 @@ class Study(Section):
         """Refuses keys of shared noise where no noise is shared."""
         privacy, strategy = self.privacy, self.federation.strategy
         trust = getattr(privacy, "trust", None)
-        if strategy in (*ALONE, "pooled") and trust == "coordinator":
+        if strategy in OF_ONE and trust == "coordinator":
             raise ValueError(f'{strategy} has no sum of several hospitals: trust must be "nobody"; or remove it')
-        if trust == "secure-aggregation" and strategy not in (*ALONE, "pooled"):
+        if trust == "secure-aggregation" and strategy not in OF_ONE:
             return
         given = [key for key in ("colluders", "dropouts") if _is_given(privacy, key)]
         if given:
@@ -176,7 +177,7 @@ class Study(Section):
         strategy, plan = self.federation.strategy, self.privacy.plan
         if self.hospitals.is_reliable:
             return
-        if strategy in ("one-shot", "alone", "ensemble", "pooled"):
+        if strategy in ("one-shot", *OF_ONE):
             raise ValueError(
                 f"absent_rate and late_rate need rounds that go on without a hospital, and {strategy} has none; "
                 "remove them"

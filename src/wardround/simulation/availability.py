@@ -18,7 +18,7 @@ import numpy.typing as npt
 from wardround.agreed.strategies import fewest_answers
 from wardround.boundary.text import counted
 from wardround.config import Study
-from wardround.config.federation import Averages
+from wardround.config.federation import OF_ONE, Averages
 from wardround.errors import FederationError
 from wardround.federation.channel import Channel
 from wardround.federation.messages import (
@@ -171,7 +171,7 @@ class UnreliableChannel:
 def availability_of(study: Study) -> Availability | None:
     """Returns the hospitals that are away or late in each round; None where all are always there."""
     options = study.hospitals
-    if options.is_reliable or study.federation.strategy in ("alone", "ensemble", "pooled"):
+    if options.is_reliable or study.federation.strategy in OF_ONE:
         return None
     return Availability(
         options.count,
