@@ -36,7 +36,7 @@ from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import Residues
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.secure_aggregation.keys.pins import Pins
-from wardround.secure_aggregation.keys.secret import Entropy, system_entropy
+from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.secure_aggregation.round.agreement import Agreement
 from wardround.secure_aggregation.round.cohort import CohortRule, check_follows
 from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation, confirm
@@ -83,7 +83,6 @@ class MaskedRounds:
         pins: of the other hospitals.
         agreement: as it knows it, from its own study file.
         notes: the file that keeps them; None keeps them in this process, for runs that are not resumed.
-        entropy: source of round keys.
 
     Raises:
         LedgerError: the ledger has lost a charge that the notes know of.
@@ -96,11 +95,10 @@ class MaskedRounds:
         pins: Pins,
         agreement: Agreement,
         notes: Path | None = None,
-        entropy: Entropy = system_entropy,
     ) -> None:
         self._agent, self._identity, self._agreement = agent, identity, agreement
         self._rule = CohortRule(pins, agreement.minimum)
-        self._path, self._entropy = notes, entropy
+        self._path = notes
         self.notes = Notes() if notes is None else Notes.read(notes)
         self.notes.check(agent.account)
         self._attempt: _Attempt | None = None
@@ -132,7 +130,7 @@ class MaskedRounds:
         check_follows(terms, self._last_before(request.round))
         seen = {name: known.mark for name, known in self.notes.peers.items()}
         ledger = mark_of(self._agent.account, self._identity)
-        key = RoundKey(self._identity, terms, ledger, self._entropy, seen)
+        key = RoundKey(self._identity, terms, ledger, system_entropy, seen)
         self._attempt = _Attempt(request, work.of, terms, key)
         return key.announcement.to_bytes()
 
