@@ -11,6 +11,24 @@ class Killed(BaseException):
     """The end of a process; nothing catches it."""
 
 
+class KilledWrite:
+    """Writers that are killed before or after one of their calls, counted together."""
+
+    def __init__(self, moment, *, after):
+        self.moment, self.after, self.calls = moment, after, 0
+
+    def of(self, original):
+        def write(*arguments, **options):
+            self.calls += 1
+            if self.calls == self.moment and not self.after:
+                raise Killed
+            original(*arguments, **options)
+            if self.calls == self.moment:
+                raise Killed
+
+        return write
+
+
 def lines_in(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 

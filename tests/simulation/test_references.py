@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.cases import family
 from tests.charges import charges_in
+from tests.simulation.killed import Killed, KilledWrite
 
 from wardround.agreed.plans import plan_of
 from wardround.boundary.private import write_whole
@@ -210,21 +211,11 @@ def test_a_reference_that_was_edited_or_added_is_refused(compared, tmp_path, nam
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_reference_killed_between_two_writes_is_made_again(compared, tmp_path, monkeypatch, moment, after):
     shutil.copytree(compared.path, tmp_path / "run")
-    out, calls = tmp_path / "run", 0
+    out = tmp_path / "run"
     (out / "references" / "pooled.json").unlink()
-
-    def write(*arguments, **options):
-        nonlocal calls
-        calls += 1
-        if calls == moment and not after:
-            raise KeyboardInterrupt
-        write_whole(*arguments, **options)
-        if calls == moment:
-            raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("wardround.records.added.write_whole", write)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("wardround.records.added.write_whole", KilledWrite(moment, after=after).of(write_whole))
+        with pytest.raises(Killed):
             write_reference(out, "pooled", {"another": "run"}, own_key())
     assert verified(out, own_pin()).outstanding == (() if (moment, after) == (2, True) else ("pooled",))
 

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 from tests.cases import family
-from tests.simulation.killed import Killed
+from tests.simulation.killed import Killed, KilledWrite
 from tests.simulation.mutations import MUTATIONS, code_of, signed_again, verified
 from tests.simulation.runs import resume_run
 
@@ -120,18 +120,7 @@ def test_another_person_leaves_the_page_as_its_maker_signed_it(run):
 @pytest.mark.parametrize("moment", [1, 2, 3])
 def test_a_page_killed_between_two_writes_leaves_a_record_that_holds(run, monkeypatch, moment, after):
     write_page(run, b"first", own_key())
-    calls = 0
-
-    def write(*arguments, **options):
-        nonlocal calls
-        calls += 1
-        if calls == moment and not after:
-            raise Killed
-        write_whole(*arguments, **options)
-        if calls == moment:
-            raise Killed
-
-    monkeypatch.setattr("wardround.records.added.write_whole", write)
+    monkeypatch.setattr("wardround.records.added.write_whole", KilledWrite(moment, after=after).of(write_whole))
     with pytest.raises(Killed):
         write_page(run, b"second", own_key())
     assert (run / PAGE).read_bytes() in (b"first", b"second")

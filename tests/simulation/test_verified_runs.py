@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 from tests.cases import family
-from tests.simulation.killed import Killed
+from tests.simulation.killed import Killed, KilledWrite
 from tests.simulation.mutations import code_of, verified
 from tests.simulation.runs import InterruptingRound, interrupted, resume_run, run_study
 
@@ -50,23 +50,10 @@ def test_a_run_that_stopped_before_its_first_round_holds(tiny_study, tmp_path, w
 
 def killed_at(monkeypatch, study, out, moment, *, after):
     """Runs a study until so many files were written, and stops before or after the last of them; True if it stopped."""
-    calls = 0
-
-    def counting(original):
-        def write(*arguments, **options):
-            nonlocal calls
-            calls += 1
-            if calls == moment and not after:
-                raise Killed
-            original(*arguments, **options)
-            if calls == moment:
-                raise Killed
-
-        return write
-
+    killed = KilledWrite(moment, after=after)
     with monkeypatch.context() as patch:
-        patch.setattr(records, "write_whole", counting(write_whole))
-        patch.setattr(records.RunFolder, "append_round", counting(records.RunFolder.append_round))
+        patch.setattr(records, "write_whole", killed.of(write_whole))
+        patch.setattr(records.RunFolder, "append_round", killed.of(records.RunFolder.append_round))
         with suppress(Killed):
             run_study(study, out)
             return False

@@ -6,7 +6,9 @@ import threading
 import time
 from contextlib import suppress
 
-from wardround.transport.frames import FrameReader, framed
+from tests.transport.sockets import frame_from
+
+from wardround.transport.frames import framed
 
 MOST = 1 << 26
 HARMLESS = ("drop", "lose", "double", "delay", "reorder", "old request")
@@ -100,10 +102,5 @@ class Hostile:
 
 def content_from(link):
     """The content of the next frame, or None where the connection ends without one."""
-    reader = FrameReader(MOST)
-    while (frame := reader.take()) is None:
-        arrived = link.recv(1 << 16)
-        if not arrived:
-            return None
-        reader.feed(arrived)
-    return frame[1]
+    frame = frame_from(link, MOST)
+    return None if frame is None else frame[1]

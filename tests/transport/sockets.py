@@ -31,9 +31,9 @@ def connected(path):
         yield client
 
 
-def frame_from(client):
+def frame_from(client, most_bytes=MOST):
     """The next frame, or None where the connection ends without one."""
-    reader = FrameReader(MOST)
+    reader = FrameReader(most_bytes)
     while (frame := reader.take()) is None:
         arrived = client.recv(1 << 16)
         if not arrived:
