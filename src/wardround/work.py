@@ -6,7 +6,7 @@ Masked rounds are work as well: `Announce`, `Confirm`, `Upload`, each with what 
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -219,6 +219,22 @@ class Evaluate:
 
 Summed: TypeAlias = CountPatients | GradientSum | RowSum | ScoreSum | Evaluate
 """Work of which only the sum over all hospitals may be wanted."""
+
+
+def terms_of(work: Summed) -> tuple[Vector | None, float | None]:
+    """Returns what an attempt at a masked sum is bound to: public numbers, (number,), and the norm, where it adapts.
+
+    A count is of no model: None.
+    """
+    match work:
+        case CountPatients():
+            return None, None
+        case GradientSum():
+            return work.point, work.clipping_norm
+        case RowSum() | ScoreSum() | Evaluate():
+            return work.weights, None
+        case _:
+            assert_never(work)
 
 
 @dataclass(frozen=True)

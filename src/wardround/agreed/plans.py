@@ -52,6 +52,7 @@ from wardround.privacy.plans.kinds import (
     PublicSize,
     Size,
     Training,
+    by_hospitals,
 )
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import plan_protects
@@ -167,21 +168,23 @@ def _draft(study: Study) -> Plan:
         case CorrelatedNoise():
             correlation = correlation_of(study, section)
             size = _size(section.num_patients)
-            return _plan(section, CorrelatedGradients(_clip(section), _ONE, correlation, size, _shared(noiser)))
+            return _plan(
+                section, CorrelatedGradients(_clip(section), _ONE, correlation, size, by_hospitals(noiser))
+            )
         case ClippedUpdates():
             mechanism = ClippedUpdate(section.clipping_norm, section.noise_multiplier or 1.0)
-            return _plan(section, NoisedUpdates(mechanism, section.sampling_prob, releases, _shared(noiser)))
+            return _plan(section, NoisedUpdates(mechanism, section.sampling_prob, releases, by_hospitals(noiser)))
         case PublishedPlan():
             made: Training = published(section.plan, "plan").part_of(study, section, noiser.hospitals, releases)
             return _plan(section, made)
         case Untrained():
             evaluation = evaluation_of(study, noiser, masked=False)
             assert evaluation is not None, "checked when read"
-            plan_parts = (NothingTrained(_shared(noiser)), evaluation)
+            plan_parts = (NothingTrained(by_hospitals(noiser)), evaluation)
             return Plan(plan_parts, section.delta, AccountantKind(section.accountant))
         case OutputPerturbed():
             head = OutputPerturbation(head_fit_of(study), section.noise_multiplier or 1.0)
-            return _plan(section, NoisedHead(head, _shared(noiser)))
+            return _plan(section, NoisedHead(head, by_hospitals(noiser)))
         case NoPrivacy():
             size_ = ExactCount() if section.num_patients is None else PublicSize(section.num_patients)
             return _plan(section, NotPrivate(UNCLIPPED, section.sampling_prob, releases, size_, noiser.hospitals))
@@ -228,7 +231,7 @@ def evaluation_of(study: Study, noiser: Noiser, *, masked: bool) -> Evaluation |
             delta: float | None = getattr(study.privacy, "delta", None)
             assert study.data.classes is not None, "checked when read"
             assert delta is not None, "checked when read"
-            shared, releases = _shared(noiser), 1 + study.privacy.spare
+            shared, releases = by_hospitals(noiser), 1 + study.privacy.spare
             part = NoisedHistograms(_ONE, len(study.data.classes), shared, releases)
             multiplier = calibrate_noise_multiplier(
                 lambda z: event_of(replace(part, noise=GaussianEvent(z)), releases),
@@ -293,12 +296,6 @@ def _clip(section: DPSGD | CorrelatedNoise) -> Clip:
 
 def _size(num_patients: int | None) -> Size:
     return NoisyCount() if num_patients is None else PublicSize(num_patients)
-
-
-def _shared(noiser: Noiser) -> ByEachHospital | NoiseShares:
-    if isinstance(noiser, ByCoordinator):
-        raise PrivacyError("Hospitals must noise this themselves: trust cannot be coordinator.")
-    return noiser
 
 
 def _on_grid(plan: Plan) -> Plan:

@@ -17,7 +17,6 @@ is in the new one. A coordinator that was ended once all had confirmed asks for 
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import assert_never
 
 import numpy as np
 
@@ -58,6 +57,7 @@ from wardround.work import (
     Summed,
     Upload,
     Work,
+    terms_of,
 )
 
 _MOST_RESTARTS = 3
@@ -246,15 +246,7 @@ class MaskedAggregator:
         return Total(update.astype(np.float32), events, {})
 
     def _terms(self, round: int, of: Summed, attempt: int, hospitals: int) -> Terms:
-        match of:
-            case CountPatients():
-                return self.agreement.terms(round, attempt, hospitals, None)
-            case Evaluate(weights=weights) | RowSum(weights=weights) | ScoreSum(weights=weights):
-                return self.agreement.terms(round, attempt, hospitals, weights)
-            case GradientSum(point=point, clipping_norm=norm):
-                return self.agreement.terms(round, attempt, hospitals, point, norm)
-            case _:
-                assert_never(of)
+        return self.agreement.terms(round, attempt, hospitals, *terms_of(of))
 
 
 def _contents(replies: Replies) -> tuple[bytes, ...]:

@@ -46,7 +46,7 @@ from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.training.exact_head import Steps
 from wardround.types import Vector
-from wardround.work import Announce, CountPatients, Evaluate, GradientSum, RowSum, ScoreSum, Summed
+from wardround.work import Announce, CountPatients, Evaluate, GradientSum, RowSum, ScoreSum, Summed, terms_of
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -122,11 +122,7 @@ class MaskedRounds:
         refused = self._agent.refuses(request)  # now, while no hospital has been charged for this attempt
         if refused is not None:
             return refused
-        point = None if isinstance(work.of, CountPatients) else work.of.weights
-        norm = None
-        if isinstance(work.of, GradientSum):
-            point, norm = work.of.point, work.of.clipping_norm
-        terms = self._agreement.terms(request.round, work.attempt, work.hospitals, point, norm)
+        terms = self._agreement.terms(request.round, work.attempt, work.hospitals, *terms_of(work.of))
         check_follows(terms, self._last_before(request.round))
         seen = {name: known.mark for name, known in self.notes.peers.items()}
         ledger = mark_of(self._agent.account, self._identity)

@@ -180,7 +180,7 @@ class CorrelatedGradients:
 
     def __post_init__(self) -> None:
         _check_clip(self.clip)
-        _check_by_hospitals(self.noiser)
+        by_hospitals(self.noiser)
         if self.clip.adaptive is not None:
             raise PrivacyError("Correlated noise needs one clipping norm for all rounds, got an adaptive one.")
         if isinstance(self.noiser, NoiseShares) and self.noiser.dropouts:
@@ -208,7 +208,7 @@ class NoisedUpdates:
     def __post_init__(self) -> None:
         _check_sampling_prob(self.sampling_prob)
         _check_releases(self.releases)
-        _check_by_hospitals(self.noiser)
+        by_hospitals(self.noiser)
         if self.mechanism.selects and not isinstance(self.noiser, ByEachHospital):
             raise PrivacyError(
                 "Hospitals that choose coordinates must noise them alone: trust must be nobody, got shares of noise."
@@ -223,7 +223,7 @@ class NoisedHead:
     noiser: ByEachHospital | NoiseShares
 
     def __post_init__(self) -> None:
-        _check_by_hospitals(self.noiser)
+        by_hospitals(self.noiser)
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ class NothingTrained:
     noiser: ByEachHospital | NoiseShares
 
     def __post_init__(self) -> None:
-        _check_by_hospitals(self.noiser)
+        by_hospitals(self.noiser)
 
 
 Training: TypeAlias = (
@@ -315,7 +315,7 @@ class NoisedHistograms:
 
     def __post_init__(self) -> None:
         _check_releases(self.releases)
-        _check_by_hospitals(self.noiser)
+        by_hospitals(self.noiser)
         _check_shares(self.noise, self.noiser)
 
     @property
@@ -363,9 +363,11 @@ def _check_releases(releases: int) -> None:
         raise PrivacyError(f"A plan needs at least one release, got {releases}.")
 
 
-def _check_by_hospitals(noiser: Noiser) -> None:
+def by_hospitals(noiser: Noiser) -> ByEachHospital | NoiseShares:
+    """Returns a noiser that hospitals are themselves; the coordinator is refused."""
     if isinstance(noiser, ByCoordinator):
         raise PrivacyError("Hospitals must noise this themselves: trust cannot be coordinator.")
+    return noiser
 
 
 def _check_shares(noise: Noise, noiser: Noiser) -> None:
