@@ -187,6 +187,7 @@ def test_rounds_with_fewer_answers_than_a_robust_mean_needs_are_refused_beforeha
         federation={"rounds": 4, "aggregate": aggregate},
     )
     availability = availability_of(study)
+    assert availability is not None
     assert {int(availability.missing(round).sum()) for round in (1, 2, 3, 4)} == {0, 1}
     with raises_code(FederationError, "federation-absences") if is_refused else nullcontext():
         check_availability(study, timetable_of(study))

@@ -82,7 +82,8 @@ def test_a_table_of_pictures_and_masks_goes_from_study_file_to_page(tiny, tmp_pa
     raw = tiny(model={"name": "small_unet", "width": 4})
     raw["data"] = {"layout": "manifest", "path": str(root), "task": "segmentation", "image_size": 16}
     record = run_study(parse_study(raw), tmp_path / "run", Silent())
-    assert {"dice", "dice liver", "dice tumour"} <= record.results["metrics"].keys()
+    results: dict[str, Any] = record.results
+    assert {"dice", "dice liver", "dice tumour"} <= results["metrics"].keys()
     assert "Quality (Dice)" in render(numbers_of(record))
 
 

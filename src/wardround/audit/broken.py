@@ -198,10 +198,10 @@ _MANY = np.random.default_rng(8).normal(size=(61, 1, WIDTH))
 _LONG_LIST: Pairs = ((tuple(_MANY[:60]), (*_MANY[:60], np.abs(_MANY[60]))),)
 
 
-def _epoch(dataset: Dataset, seed: int, *, shuffled: bool) -> Float64:
+def _epoch(dataset: Dataset, seed: int, *, shuffled: bool, z: float = 0.15) -> Float64:
     """Sums of eight batches: every patient in exactly one of them, or in each with probability 1/8."""
     generator = np.random.default_rng(seed)
-    sums = 0.15 * generator.normal(size=(_ROUNDS, WIDTH))
+    sums = z * generator.normal(size=(_ROUNDS, WIDTH))
     for gradient in _means(dataset):
         taken = (
             [generator.integers(_ROUNDS)] if shuffled else np.flatnonzero(generator.random(_ROUNDS) < 1 / _ROUNDS)

@@ -46,7 +46,7 @@ from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.slotted import ROW_BYTES
 from wardround.training.threads import using_threads
 from wardround.training.workbench import Workbench
-from wardround.types import Persons
+from wardround.types import HospitalName, Persons
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def estimate(study: Study) -> Estimate:
     shape = _shape(study, listing)
     target, classes = _target(study, listing)
     network = build_network(study, target=target, num_classes=classes, shape=shape)
-    names = [f"hospital-{study.hospitals.count}"] if split is None else list(split.hospitals)
+    names = [HospitalName(f"hospital-{study.hospitals.count}")] if split is None else list(split.hospitals)
     check_masks(plan, network.num_parameters, names)
     per_picture, gradient_bytes = _probe(study, network, target, shape)
     seconds, of_step = None, 1
