@@ -43,4 +43,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "privacy": {"sum": "simulated"},
         "federation": {"centre_rounds": 1, "average_last": 0.0, "score_rounds": 0},
     },
+    "centred and scored": {
+        "model": "features",
+        "privacy": {"sum": "simulated"},
+        "federation": {"centre_rounds": 1, "average_last": 0.0, "score_rounds": 1},
+    },
 }

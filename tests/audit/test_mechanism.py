@@ -30,7 +30,7 @@ def canaries_of(study, size=256, alpha=ALPHA):
     return audit_canaries(study, size, Randomness(study.study.seed, "test").stream("coins"), alpha, quiet)
 
 
-@pytest.mark.parametrize("setting", family(list(SETTINGS), keep=["masked", "centred"]))
+@pytest.mark.parametrize("setting", family(list(SETTINGS), keep=["masked", "centred and scored"]))
 def test_a_correct_mechanism_is_not_contradicted(setting):
     study = study_of(**SETTINGS[setting])
     for attack in (canaries_of(study), audit_two_worlds(study, 9, ALPHA, quiet)):

@@ -48,9 +48,9 @@ class Scored:
             sums = state["moments"] + moments if "moments" in state else moments
             return {**state, "moments": sums, "score_rounds": np.array([round - self.rounds], dtype=np.float32)}
         after = self.inner.update(state, channel, round)
-        [weights] = self.inner.models(after).values()
         if round < self.average_from:
             return after
+        [weights] = self.inner.models(after).values()
         before = state.get("mean", weights)
         share = np.float32(1 / (round - self.average_from + 1))
         return {**after, "mean": before + (weights - before) * share}
