@@ -79,6 +79,15 @@ def test_no_attack_finds_members_where_nothing_differs():
         assert attacked("none", scores, truth).auroc == pytest.approx(0.5, abs=0.1)
 
 
+def test_models_that_never_differ_tell_nothing():
+    """As of updates of which one number leaves, where each model is the first one."""
+    _, _, _, inclusion = worlds(0.0, shadows=8, patients=20)
+    phi = np.broadcast_to(np.arange(20.0), (8, 3, 20))
+    assert discriminant(phi, inclusion).tolist() == [0.0, 0.0, 1.0]
+    scores = scores_of(phi[0], phi, inclusion)
+    assert all(np.isfinite(found).all() for found in scores.values())
+
+
 def test_the_rounds_that_tell_most_have_the_largest_weight():
     generator = np.random.default_rng(5)
     inclusion = generator.random((100, 50)) < 0.5

@@ -106,14 +106,20 @@ def scores_of(target: Float64, shadows: Float64, inclusion: Inclusion) -> dict[s
 
 
 def discriminant(shadows: Float64, inclusion: Inclusion) -> Float64:
-    """Returns the combination of rounds that best tells shadow models with a patient from those without, (round,)."""
+    """Returns the combination of rounds that best tells shadow models with a patient from those without, (round,).
+
+    The last round alone where no shadow model differs from another, as of updates of which hardly a number leaves.
+    """
     centred = shadows - _mean(shadows, ~inclusion)
     inside = centred[np.nonzero(inclusion)[0], :, np.nonzero(inclusion)[1]]
     outside = centred[np.nonzero(~inclusion)[0], :, np.nonzero(~inclusion)[1]]
     within = np.cov(np.concatenate([inside - inside.mean(axis=0), outside]), rowvar=False).reshape(
         shadows.shape[1], -1
     )
-    within += 1e-9 * np.trace(within) / len(within) * np.eye(len(within))
+    least = 1e-9 * np.trace(within) / len(within)
+    if least < np.finfo(np.float64).tiny:
+        return np.eye(len(within))[-1]
+    within += least * np.eye(len(within))
     found = np.linalg.solve(within, inside.mean(axis=0) - outside.mean(axis=0))
     size = float(np.abs(found).max())
     return found / size if size > 0 else np.eye(len(found))[-1]
