@@ -95,12 +95,14 @@ def test_a_hospital_refuses_the_round_that_would_overspend_and_releases_nothing(
         {"work": LocalUpdate(np.zeros(34, np.float32), LocalSteps(1, 0.1, 0.0, denominator=2.0))},
     ],
 )
-def test_a_hospital_answers_only_what_it_agreed_to(make_federation, change):
+def test_a_hospital_answers_only_what_it_agreed_to_and_its_log_says_why(make_federation, change, caplog):
     federation = make_federation(plan=private_plan(), works=asks_for(CountPatients, GradientSum))
     replies, failures = ask_all(federation, replace(gradient_request(federation), **change))
     assert replies == {}
     assert set(failures.values()) == {Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}
     assert not any(entries(federation).values())
+    for name in federation.agents:
+        assert f"{name} refuses " in caplog.text
 
 
 def test_two_hospitals_never_share_a_noise_stream(make_federation, monkeypatch):

@@ -102,16 +102,25 @@ class Agent:
         return self.examined
 
     def agrees(self, request: Request) -> bool:
-        """Returns whether this hospital agreed to what is asked, and its plan protects the answer.
+        """Returns whether this hospital agreed to what is asked, and its plan protects the answer; logs why not.
 
         Nothing is charged.
         """
-        if not self.policy.allows(request) or not plan_protects(self.plan, request.work):
-            return False
+        reason, work = self._disagrees(request), computed(request.work)
+        if reason:
+            _log.warning("%s refuses %s of round %d: %s", self.name, work.name, request.round, reason)
+        return not reason
+
+    def _disagrees(self, request: Request) -> str:
+        """Returns why this hospital does not agree to what is asked; empty if it does."""
+        if not self.policy.allows(request):
+            return "its study does not ask it for this, or not so, or not in this round"
+        if not plan_protects(self.plan, request.work):
+            return "the plan does not protect the answer"
         rounds = self.correlated
-        if rounds is None or not isinstance(request.work, GradientSum):
-            return True
-        return rounds.fits(request.round, request.work)
+        if rounds is None or not isinstance(request.work, GradientSum) or rounds.fits(request.round, request.work):
+            return ""
+        return "its notes end at another round, and each takes back noise of those before it"
 
     def refuses(self, request: Request) -> Failure | None:
         """Returns the reason for which this request is not answered; None where only the charge is left to make.

@@ -159,7 +159,7 @@ class Hospital:
         """
         try:
             match request.work:
-                case SayHello() | GiveReceipt() | Finish() if not self.agent.policy.allows(request):
+                case SayHello() | GiveReceipt() | Finish() if not self.agent.agrees(request):
                     return _REFUSED
                 case Announce() | Confirm() | Receive() if not self._agrees(request):
                     return _REFUSED
