@@ -81,4 +81,6 @@ def test_hospitals_that_are_away_are_named(wardround, north, tmp_path):
     said = wardround("coordinate", tmp_path / "study.toml", *options, *home, "--out", run, "--patience", "0")
     assert (said.code, said.error.code) == (2, "federation-silent-hospital")
     assert "gone" in said.err
+    assert "See that its agent runs" in said.err  # its log has nothing of a question that it never heard
+    assert "log says why" not in said.err
     assert not run.exists()

@@ -55,6 +55,7 @@ def test_a_study_that_one_hospital_has_not_accepted_charges_nobody(consortium):
         between.run()
     assert NAMES[2] in str(caught.value)
     assert "refused-study" in str(caught.value)
+    assert "log says why" in str(caught.value)
     assert not (between.folder / "run").exists()
     accepted.write_text(content)
     between.run()

@@ -14,7 +14,7 @@ from wardround.config import Study
 from wardround.errors import FederationError
 from wardround.federation.channel import DEADLINE_S, Channel
 from wardround.federation.masked import MaskedAggregator, Tries
-from wardround.federation.messages import Hello, Receipt, Request
+from wardround.federation.messages import UNREACHED, Hello, Receipt, Request
 from wardround.federation.receipts import check_receipt
 from wardround.federation.strategy import Strategy
 from wardround.noisers import dropouts_of
@@ -143,8 +143,9 @@ class Coordinator:
         if len(failures) > may_miss:
             name, failure = next(iter(failures.items()))
             but = f" but {may_miss}" if may_miss else ""
+            look = UNREACHED if failure.is_unreached else "Its own log says why."
             raise FederationError(
-                f"Every hospital{but} must say its {work.name}, and {name} did not: {failure}. Its own log says why.",
+                f"Every hospital{but} must say its {work.name}, and {name} did not: {failure}. {look}",
                 code="federation-silent-hospital",
             )
         said = {name: reply for name, reply in replies.items() if isinstance(reply, kind)}

@@ -188,6 +188,14 @@ class Failure:
         again = f", ask again in {self.retry_s // 60 + 1} min" if self.retry_s else ""
         return f"{self.code} during {self.stage}{again}"
 
+    @property
+    def is_unreached(self) -> bool:
+        """True if nothing says that the hospital heard the question, so that its log has nothing of it."""
+        return self.code in (FailureCode.GONE, FailureCode.TIMEOUT)
+
+
+UNREACHED = "See that its agent runs, and at the socket that was named; then give the same command again."
+"""The next step after a failure that `is_unreached`."""
 
 Requests = dict[HospitalName, Request]
 Answers = dict[HospitalName, Answer]

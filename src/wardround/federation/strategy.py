@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import Aggregator, answers_of
 from wardround.federation.channel import DEADLINE_S, Channel
-from wardround.federation.messages import Answers, FailureCode, Failures, Request, Requests
+from wardround.federation.messages import UNREACHED, Answers, FailureCode, Failures, Request, Requests
 from wardround.types import Vector
 from wardround.work import Work
 
@@ -115,7 +115,9 @@ def _stop_for_the_budget(requests: Requests, failures: Failures) -> None:
 
 def _describe(failures: Failures, allowed: int) -> str:
     parts = [f"{name}: {failure}" for name, failure in failures.items()]
+    unreached = all(failure.is_unreached for failure in failures.values())
+    look = UNREACHED if unreached else "Each hospital's own log says why; repair the cause and resume."
     return (
         f"A round needs its hospitals: at most {allowed} may be missing, {len(parts)} did not answer "
-        f"({'; '.join(parts[:5])}). Each hospital's own log says why; repair the cause and resume."
+        f"({'; '.join(parts[:5])}). {look}"
     )
