@@ -116,13 +116,13 @@ def discriminant(shadows: Float64, inclusion: Inclusion) -> Float64:
     within = np.cov(np.concatenate([inside - inside.mean(axis=0), outside]), rowvar=False).reshape(
         shadows.shape[1], -1
     )
-    least = 1e-9 * np.trace(within) / len(within)
+    least, last = 1e-9 * np.trace(within) / len(within), np.asarray(np.eye(len(within))[-1])
     if least < np.finfo(np.float64).tiny:
-        return np.eye(len(within))[-1]
+        return last
     within += least * np.eye(len(within))
     found = np.linalg.solve(within, inside.mean(axis=0) - outside.mean(axis=0))
     size = float(np.abs(found).max())
-    return found / size if size > 0 else np.eye(len(found))[-1]
+    return found / size if size > 0 else last
 
 
 def likelihood_ratio(target: Float64, shadows: Float64, inclusion: Inclusion) -> Float64:
