@@ -38,12 +38,29 @@ def test_a_pipe_in_a_table_has_no_backslash_on_the_site():
     assert on_page_markdown(page) == "| `a | b` | c |\n\n    x \\| y\n"
 
 
+def build(folder, **environment):
+    """The site in a folder, or the reason for which it is none."""
+    command = [MKDOCS, "build", "--strict", "--quiet", "--site-dir", folder]
+    environment["NO_MKDOCS_2_WARNING"] = "1"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(MKDOCS is None, reason="the site is built by MkDocs, which `make docs` installs")
+def test_a_missing_page_in_a_folder_finds_its_files(tmp_path):
+    """Where the site has an address; a page's own folder is all that is known without one."""
+    build(tmp_path, SITE_URL="https://example.org/docs/")
+    files = re.findall(r'\b(?:href|src)="([^"#:]+)[^":]*"', (tmp_path / "404.html").read_text())
+    assert files
+    assert [file for file in files if not file.startswith("/docs/")] == []
+    assert [file for file in files if not (tmp_path / file.removeprefix("/docs/")).exists()] == []
+
+
 @pytest.mark.thorough
 @pytest.mark.skipif(MKDOCS is None, reason="the site is built by MkDocs, which `make docs` installs")
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
-    command = [MKDOCS, "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"NO_MKDOCS_2_WARNING": "1"})
-    assert done.returncode == 0, done.stderr
+    build(tmp_path / "site")
     pages = [*(tmp_path / "site").rglob("*.html"), *(tmp_path / "site").rglob("*.css")]
     assert len(pages) > 20
     assert '<script src="iframe-worker.js">' in (tmp_path / "site" / "index.html").read_text(), "search from disk"
