@@ -17,7 +17,7 @@ from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.guards.draws import DrawsInWorker, drawing
 from wardround.per_patient.isolated import isolated_gradient
 from wardround.per_patient.layout import Layout
-from wardround.training import alone, slotted
+from wardround.training import alone, slotted, workbench
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.slotted import Slotted
@@ -113,6 +113,21 @@ def test_no_bit_of_a_gradient_depends_on_the_number_of_cores(name):
             for patient, row in rows(bench, patients, list(range(PATIENTS)), scale).items():
                 np.testing.assert_array_equal(row, known.setdefault((scale, patient), row))
         assert bool(bench.copies) == (cores > 1 and name != "draws when bright")
+
+
+@pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
+@pytest.mark.parametrize("name", ["not known", "draws when bright"])
+def test_one_patient_makes_a_network_known_and_the_others_take_all_cores(name, monkeypatch):
+    """Of the first window as well."""
+    side_by_side = []
+
+    def counted(copies, function, items):
+        side_by_side.append(len(items))
+        return spread(copies, function, items)
+
+    monkeypatch.setattr(workbench, "spread", counted)
+    rows(BENCHES[name](2), patients_with([1, 2, 1, 3, 1, 1]), list(range(PATIENTS)))
+    assert side_by_side == [PATIENTS - 1]
 
 
 @pytest.mark.parametrize("cores", [1, 2])

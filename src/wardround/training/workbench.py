@@ -302,13 +302,17 @@ class Workbench:
         )  # fmt: skip
 
     def _each(self, function: Callable[[nn.Module, Item], Found], items: Sequence[Item]) -> list[Found]:
-        """Returns a function of the network and each item, on all cores once the network is known."""
-        if len(items) > 1 and take_over(self.network.trained, self.copies) and self.copies:
-            try:
-                return spread(self.copies, function, items)
-            except DrawsInWorker:  # at these pictures, and not at those that it was tried with
-                self.copies = []
-        return [function(self.network.trained, item) for item in items]
+        """Returns a function of the network and each item, on all cores once the network is known, as by the first."""
+        trained, found = self.network.trained, list[Found]()
+        if len(items) > 1 and self.copies:
+            if not take_over(trained, self.copies):
+                found = [function(trained, items[0])]
+            if take_over(trained, self.copies):
+                try:
+                    return found + spread(self.copies, function, items[len(found) :])
+                except DrawsInWorker:  # at these pictures, and not at those that it was tried with
+                    self.copies = []
+        return found + [function(trained, item) for item in items[len(found) :]]
 
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Returns class probabilities of some pictures, (picture, class); of several models their mean.
