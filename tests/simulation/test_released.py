@@ -6,7 +6,9 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
+from wardround.images.entries import Target
 from wardround.records.folder import SHARED
 from wardround.simulation.materials import gather
 from wardround.simulation.released import UNPROTECTED, releases_of
@@ -134,3 +136,10 @@ def test_every_place_of_the_list_is_in_a_record_and_no_digest_of_the_pictures(st
 
 def test_the_whole_list_says_that_nothing_protects_it():
     assert all(not row.is_protected for row in UNPROTECTED)
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_thresholds_are_listed_where_scores_are_released(tiny_study, rounds):
+    study = tiny_study(model={"name": "features"}, federation={"score_rounds": rounds})
+    found = releases_of(study, plan_of(study), Target.CLASSES, leaking=False, validation=False, is_lasting=False)
+    assert any("thresholds" in one.what for one in found) is (rounds > 0)

@@ -47,7 +47,7 @@ class Release:
 
 
 MODEL = Release(
-    "the model of every round and the final model, its hash, and thresholds and a calibration of its scores",
+    "the model of every round, and the final model and its hash",
     "every recipient",
     "the statement",
     (
@@ -83,7 +83,7 @@ RECORD = Release(
     ("record.json/*",),
 )
 WITNESS = Release(
-    f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, how many charges each "
+    f"{WITNESSES:,} coordinates of noise alone behind every sum, public keys, signatures, how many charges each "
     "ledger has, and its sealed head",
     "the coordinator and every hospital",
     "nothing: none of it depends on a {one}",
@@ -206,8 +206,9 @@ def _found(
     if pictures:
         yield PICTURES
     open_to_all = "nothing: the study asks for no privacy"
+    thresholds = ", thresholds and a calibration of its scores" if study.score_rounds else ""
     centre = ", and the noised mean of the patients' features" if study.centre_rounds else ""
-    model = replace(MODEL, what=MODEL.what + centre)
+    model = replace(MODEL, what=MODEL.what + thresholds + centre)
     yield replace(model, protected_by=open_to_all) if no_privacy else model
     if pictures:
         yield RESEMBLANCE
