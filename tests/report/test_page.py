@@ -328,13 +328,13 @@ def test_hospitals_alone_show_their_range(page_of):
 
 def test_more_than_two_classes_are_named(page_of):
     def bend(certificate, results):
-        results["classes"] = ["clear", "bacteria", "virus"]
+        results |= {"classes": ["clear", "bacteria", "virus"], "operating_points": [POINT], "references": {}}
         results["metrics"] |= {"sensitivity": None, "specificity": None}
-        results["operating_points"] = [POINT]
 
-    text = page_of(bend).text
-    assert "mean over the classes clear, bacteria, virus" in text
-    assert "The others are taken to be mixed as in the test images." in text
+    page = page_of(bend)
+    assert not [e for e in page.all("td") if e.get("data-label") == "Sensitivity" and e["text"] == "–"]
+    assert "mean over the classes clear, bacteria, virus" in page.text
+    assert "The others are taken to be mixed as in the test images." in page.text
 
 
 def test_what_was_noticed_in_the_data_is_counted(page_of):

@@ -48,6 +48,13 @@ def test_sums_that_stay_large_diverge_and_sums_that_fall_do_not():
     assert not unsettled.grows
 
 
+def test_sums_below_the_noise_have_no_share():
+    """An estimate of nothing is no measurement of zero."""
+    hidden = Signal(first=1.0, last=0.99, first_share=0.0, last_share=0.07, sure_share=0.0).sentence()
+    assert "0 %" not in hidden
+    assert "7 % of" in hidden
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_alone_is_no_divergence(seed):
     signal = Signal.of(lines([0.0] * 20, noise=20_000.0, seed=seed), SIZE)

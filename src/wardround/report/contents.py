@@ -308,6 +308,13 @@ class Report:
     repeats: Repeats | None = None
 
     @property
+    def columns(self) -> tuple[Measure, ...]:
+        """The headline, and other measures of which a compared run has a figure: three classes have no sensitivity."""
+        rows = [row.quality for row in self.comparisons]
+        known = {m.key for quality in rows for m in quality.measures if m.score.value is not None}
+        return tuple(m for m in rows[0].measures if m.key in known or m == rows[0].headline) if rows else ()
+
+    @property
     def without_privacy(self) -> str:
         """Headline of a model of all patients without privacy, in words; empty where none was asked for."""
         rows = {row.key: row for row in self.comparisons}

@@ -70,14 +70,18 @@ class Signal:
         """Returns the signal in words, and what to change where the descent did not settle."""
         said = (
             f"noised sums: {self.first:.2f} times the norm of their noise in round 1, {self.last:.2f} times in the "
-            f"last quarter; beneath the noise clipped gradients added up to {self.first_share:.0%} of the most they "
-            f"can, then {self.last_share:.0%}"
+            f"last quarter; beneath the noise clipped gradients added up to {_percent(self.first_share)} the most they "
+            f"can, then {_percent(self.last_share)} it"
         )
         if self.grows:
             return f"{said}. The descent diverges: gradients grow. Lower learning_rate"
         if self.is_large:
             return f"{said}. The descent has not settled: lower learning_rate, or take more rounds"
         return said
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} % of" if share > 0 else "too little to be seen of"
 
 
 def _ratio(norms: Sequence[tuple[float, float, float]]) -> float:
