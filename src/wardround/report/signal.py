@@ -70,8 +70,8 @@ class Signal:
         """Returns the signal in words, and what to change where the descent did not settle."""
         said = (
             f"noised sums: {self.first:.2f} times the norm of their noise in round 1, {self.last:.2f} times in the "
-            f"last quarter; beneath the noise clipped gradients added up to {_percent(self.first_share)} the most they "
-            f"can, then {_percent(self.last_share)} it"
+            f"last quarter; of the most that clipped gradients can add up to, {_percent(self.first_share)} was beneath "
+            f"the noise, then {_percent(self.last_share)}"
         )
         if self.grows:
             return f"{said}. The descent diverges: gradients grow. Lower learning_rate"
@@ -81,7 +81,7 @@ class Signal:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} % of" if share > 0 else "too little to be seen of"
+    return f"{100 * share:.0f} %" if share > 0 else "too little to be seen"
 
 
 def _ratio(norms: Sequence[tuple[float, float, float]]) -> float:
