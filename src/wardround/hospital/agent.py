@@ -343,8 +343,9 @@ class Agent:
     def updated(
         self, request: Request, work: LocalUpdate, run: LocalRun, weights: Vector, velocity: Vector | None
     ) -> Answer:
-        """Returns the answer to a round of local steps, from the weights and the velocity after them."""
-        update = noised_update(self.plan.training, weights - work.weights, run.noise)
+        """Returns the answer to local steps, from the weights after them, which it changes, and the velocity."""
+        change = np.subtract(weights, work.weights, out=weights)
+        update = noised_update(self.plan.training, change, run.noise)
         return Answer(update, self.event_of(request), velocity)
 
     def _stream(self, purpose: str, request: Request) -> Stream:

@@ -45,6 +45,8 @@ def local_steps(
 ) -> Iterator[Stepped]:
     """Yields weights and velocity of the heavy ball after steps on each hospital's own patients, as they are done.
 
+    Both are in memory of their own.
+
     The step is v <- momentum v + g + proximal (w - w0) + correction, w <- w - learning_rate v, with g the noised sum of
     clipped gradients over a public constant. Everything but g is public or computed from earlier steps.
 
@@ -94,7 +96,7 @@ def _there(workbench: Workbench, item: tuple[Training, LocalRun]) -> tuple[Vecto
 
 def _in_step(workbench: Workbench, part: Training, runs: Sequence[LocalRun]) -> list[tuple[Vector, Vector | None]]:
     """Returns weights and velocity of hospitals that take each step together."""
-    weights = [own.weights for own in runs]
+    weights = [own.weights if own.run.steps else own.weights.copy() for own in runs]
     velocities = [
         np.zeros_like(own.weights) if own.run.velocity is None else own.run.velocity.copy() for own in runs
     ]
