@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Stage = Literal["all", "last-block", "norms", "lora", "biases", "head"]
 """The trained parameters: everything; or the head with every norm and the last block before the head, with every norm,
@@ -75,7 +75,7 @@ class Encoder(nn.Module, ABC):
 class Normalise(Encoder):
     """Pictures as floats: (picture / 255 - mean) / std, with public constants."""
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
         """Maps pictures (picture, channel, *space), uint8, to the same shape in float32."""
         return (pictures.to(torch.float32) / FULL_SCALE - PUBLIC_MEAN) / PUBLIC_STD
 
@@ -100,7 +100,7 @@ class Standardise(Encoder):
         super().__init__()
         self.each_channel = each_channel
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
         """Maps pictures (picture, channel, *space), uint8, to the same shape in float32."""
         values = pictures.to(torch.float32) / FULL_SCALE
         axes = tuple(range(2 if self.each_channel else 1, values.ndim))
@@ -125,10 +125,10 @@ class Frozen(nn.Module):
         """Stays in evaluation mode: a frozen backbone has no dropout."""
         return super().train(False)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Returns the output of the inner module, without a gradient."""
         with torch.no_grad():
-            outputs: torch.Tensor = self.inner(inputs)
+            outputs: Tensor = self.inner(inputs)
         return outputs
 
 
@@ -190,3 +190,19 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """
     groups = max(g for g in range(1, min(MOST_GROUPS, channels) + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
+
+
+def activation_bytes(trained: nn.Module, inputs: Tensor) -> int:
+    """Returns the bytes that the backward pass of some pictures finds kept, parameters aside."""
+    own, kept = {each.untyped_storage().data_ptr() for each in trained.parameters()}, dict[int, int]()
+
+    def seen(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
+        found = trained(inputs)
+    del found  # until here the graph holds what was kept, so that no place is used twice
+    return sum(kept.values())

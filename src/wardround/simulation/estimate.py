@@ -26,7 +26,7 @@ from wardround.hospital.pictures import device_of, list_pictures
 from wardround.images.entries import Target
 from wardround.images.listing import Listing
 from wardround.models.backbones.names import OwnEncoder
-from wardround.models.network import Network
+from wardround.models.network import Network, activation_bytes
 from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
@@ -62,9 +62,10 @@ class Estimate:
         pictures: likewise.
         classes: in the model's order; of masks the values from 0 on; empty where nothing is there to list.
         noticed: sentences about ids and classes that look alike, what was left out, and the time of a frozen network.
-        seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
-            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network. Each
-            reference and each repeat counts as a run, though heads that share passes take less.
+        seconds: of training, from timed steps on random numbers; None without pictures to count. Local steps are those
+            of hospitals side by side. Of masked sums it has gradients, rounding and noise of all hospitals, one after
+            the other, and no keys, notes or network. Each reference and each repeat counts as a run, though heads that
+            share passes take less.
         memory_bytes: of training at its peak, beside the libraries themselves: pictures, kept inputs, weights, answers
             of hospitals, and gradients; where patients or hospitals are spread over the cores, a copy of the network on
             each, with its gradients and activations.
@@ -146,6 +147,8 @@ def estimate(study: Study) -> Estimate:
         if plan.masked is not None:  # of the main run alone: references are summed in the open
             sample = math.ceil(each_round / study.hospitals.count)
             runs[0] = _masked_probe(study, plan, network, target, shape, sample)
+        elif isinstance(study.federation, Averaging | Scaffolding):
+            runs[0] = _local_probe(study, plan, network, target, shape, of_step), 0.0
         seconds = study.rounds * sum(picture * each_round + fixed * timetable.at_once for picture, fixed in runs)
     cache = (pictures or 0) * math.prod(shape)
     inputs, encoding = _encoding_of(network, shape, pictures or 0)
@@ -273,36 +276,25 @@ def _bytes_of_steps(
     if bench.trains_head or not (is_local or plan.masked is not None):
         return gradient_bytes
     trained, vector = bench.network.trained, 4 * bench.network.num_parameters
+    activations = activation_bytes(trained, bench.inputs_of(np.zeros(1, dtype=np.int64)))
     copy = sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
     references = gradient_bytes if num_runs(study) else 0  # they clip beside the copies
     if not is_local:
         cores = max(1, bench.num_copies)
-        at_work = cores * (2 * vector + min(bench.at_once, of_patient) * _activation_bytes(bench))
+        at_work = cores * (2 * vector + min(bench.at_once, of_patient) * activations)
         return (
             bench.num_copies * copy + at_work + max(cores * vector, min(ROW_BYTES, of_step * vector)) + references
         )
-    hospitals = min(1 if bench.processes is None else bench.cores, timetable_of(study).at_once)
+    hospitals = _at_work(study, bench)
     if math.isfinite(clip_of(plan.training).norm):
         return hospitals * (copy + 5 * vector + gradient_bytes)
     pictures = min(bench.at_once, of_step)
-    return hospitals * (copy + 5 * vector + pictures * _activation_bytes(bench)) + references
+    return hospitals * (copy + 5 * vector + pictures * activations) + references
 
 
-def _activation_bytes(bench: Workbench) -> int:
-    """Returns the bytes that the backward pass of one picture finds kept, parameters aside."""
-    trained = bench.network.trained
-    own, kept = {each.untyped_storage().data_ptr() for each in trained.parameters()}, dict[int, int]()
-
-    def seen(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
-        found = trained(bench.inputs_of(np.zeros(1, dtype=np.int64)))
-    del found  # until here the graph holds what was kept, so that no place is used twice
-    return sum(kept.values())
+def _at_work(study: Study, bench: Workbench) -> int:
+    """Returns the number of hospitals that take local steps at one time, each in a process of its own if several."""
+    return min(1 if bench.processes is None else bench.cores, timetable_of(study).at_once)
 
 
 def made_up_bench(
@@ -359,6 +351,22 @@ def _inputs(network: Network, shown: torch.Tensor) -> torch.Tensor:
     """
     first: torch.Tensor = network.encode(shown[:1])
     return first * torch.linspace(0.5, 1.0, len(shown)).reshape(-1, *[1] * (first.ndim - 1))
+
+
+def _local_probe(
+    study: Study, plan: Plan, network: Network, target: Target, shape: tuple[int, ...], of_step: int
+) -> float:
+    """Returns seconds a picture of local steps, as many hospitals at one time as have cores.
+
+    A step takes so many pictures; fewer are timed of many.
+    """
+    pictures, clip = max(1, min(of_step, 64)), clip_of(plan.training).norm
+    with using_threads(study.performance.threads):
+        bench, everyone = made_up_bench(study, network, target, shape, pictures)
+    at_work = _at_work(study, bench)
+    with using_threads(1 if at_work > 1 else None):
+        seconds = _least(lambda: bench.gradient_sums(bench.initial_weights, [everyone], clip, 0))
+    return seconds / pictures / at_work
 
 
 def _masked_probe(
