@@ -124,7 +124,7 @@ def test_comparisons_take_their_time_as_well(tiny_study, monkeypatch):
 
 
 def test_local_steps_take_their_time_as_well(tiny_study, monkeypatch):
-    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
+    monkeypatch.setattr("wardround.simulation.estimate._local_probe", lambda *_: 1.0)
     nobody = {"privacy": {"trust": "nobody"}}
     one = estimate(tiny_study(**nobody, federation={"strategy": "fedavg", "local_steps": 1}))
     three = estimate(tiny_study(**nobody, federation={"strategy": "fedavg", "local_steps": 3}))

@@ -87,6 +87,7 @@ def untimed(monkeypatch):
     """Nothing is timed, and gradients of batches that are clipped in the open take a gigabyte where there are any."""
     monkeypatch.setattr(estimates, "_probe", lambda *_: (1.0, GIGABYTE))
     monkeypatch.setattr(estimates, "_masked_probe", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(estimates, "_local_probe", lambda *_: 1.0)
 
 
 def foreseen(tiny_study, monkeypatch, sections, between, cores):
