@@ -13,9 +13,9 @@ import pytest
 from wardround.errors import PrivacyError
 from wardround.randomness import Randomness
 from wardround.training import processes
-from wardround.training.processes import CAN_FORK, Processes
+from wardround.training.processes import Processes, can_fork
 
-pytestmark = pytest.mark.skipif(not CAN_FORK, reason="this system does not fork")
+pytestmark = pytest.mark.skipif(not can_fork(), reason="this system does not fork")
 
 CONTEXT = np.arange(5.0)
 ROOM = 1 << 12

@@ -15,7 +15,7 @@ from wardround.randomness import Randomness
 from wardround.training.local import LocalRun, local_steps
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import Sample, TrainingPatients, training_patients
-from wardround.training.processes import CAN_FORK
+from wardround.training.processes import can_fork
 from wardround.training.workbench import Workbench
 from wardround.types import PatientId
 from wardround.work import LocalSteps
@@ -205,7 +205,7 @@ def _nothing(bench, item):
 OFTEN_NOISED = gradients(sampling_prob=0.4)
 
 
-@pytest.mark.skipif(not CAN_FORK, reason="this system does not fork")
+@pytest.mark.skipif(not can_fork(), reason="this system does not fork")
 @pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
 @pytest.mark.parametrize("layer", [nn.Tanh, nn.Dropout])
 @pytest.mark.parametrize("part", [OFTEN_NONE, OFTEN_NOISED], ids=["open", "private"])
@@ -236,6 +236,14 @@ def test_one_core_has_no_copies_and_no_processes(monkeypatch):
     monkeypatch.setattr(single, "cores", 1)
     assert single.copies == []
     assert single.processes is None
+
+
+def test_a_machine_with_a_gpu_has_no_processes(monkeypatch):
+    """The first backward pass starts a thread for the GPU, after which torch refuses passes in copies."""
+    bench, _ = bench_and_patients()
+    monkeypatch.setattr(bench, "cores", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert bench.processes is None
 
 
 @pytest.mark.parametrize("most", [9 * 15 * 4, 9 * 15 * 4 - 1])

@@ -30,9 +30,6 @@ Context = TypeVar("Context")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-CAN_FORK = sys.platform == "linux"
-"""System libraries of macOS do not survive a fork, and Windows has none."""
-
 _LINE = 64
 """Arrays begin at multiples of so many bytes, as torch's own do: kernels round by where a tensor begins."""
 
@@ -66,6 +63,15 @@ class _Parcel:
         return pickle.loads(
             self.content, buffers=[bytearray(room[at]) if copied else room[at] for at in self.places]
         )
+
+
+def can_fork() -> bool:
+    """Returns whether copies of this process can train.
+
+    System libraries of macOS do not survive a fork, and Windows has none. Where torch sees a GPU, its first backward
+    pass starts a thread for it, on the processor too, and refuses all passes in copies from then on.
+    """
+    return sys.platform == "linux" and not torch.cuda.is_available()
 
 
 class _Killed(Exception):  # control flow of this module; it never leaves it

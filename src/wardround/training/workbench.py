@@ -33,7 +33,7 @@ from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, Sample
-from wardround.training.processes import CAN_FORK, Processes
+from wardround.training.processes import Processes, can_fork
 from wardround.training.slotted import Slotted
 from wardround.training.spread import Found, Item, spread
 from wardround.types import Masks, Pictures, Scores, Vector
@@ -161,9 +161,10 @@ class Workbench:
     def processes(self) -> "Processes[Workbench] | None":
         """Processes with a copy of this workbench each, one a core, forked when they are used.
 
-        None of one core, a GPU, a linear head, whose products take all cores by themselves, or a system without forks.
+        None of one core, a linear head, whose products take all cores by themselves, or a machine that cannot fork, as
+        one with a GPU.
         """
-        if not CAN_FORK or self.device != CPU or self.cores == 1 or self._head is not None:
+        if self.cores == 1 or self._head is not None or self.device != CPU or not can_fork():
             return None
         return Processes(self.cores, 12 * self.initial_weights.size + (1 << 20))
 
