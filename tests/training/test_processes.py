@@ -60,6 +60,14 @@ def open_files(context, item):
     return [number for number in range(64) if _is_open(number)]
 
 
+def is_open(context, item):
+    return _is_open(item)
+
+
+def asleep(context, item):
+    time.sleep(600)
+
+
 def _is_open(number):
     try:
         os.fstat(number)
@@ -105,6 +113,7 @@ def test_an_error_is_raised_here_with_its_code_and_its_warning_given(two):
     with pytest.warns(UserWarning, match="item 1 is odd"), pytest.raises(PrivacyError) as caught:
         mapped(two, refused, [1, 3], CONTEXT)
     assert caught.value.code == "privacy-keys"
+    assert "in refused" in caught.value.__notes__[0]  # the line that raised it, for the log
     assert two._all == []
 
 
@@ -151,6 +160,28 @@ def test_no_file_of_this_process_stays_open_in_another(two, tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_files_beyond_the_present_limit_are_closed_too(two):
+    import resource  # not everywhere
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = os.dup2(1, 200)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+        assert mapped(two, is_open, [opened], CONTEXT) == [False]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(opened)
+
+
+def test_a_process_with_an_answer_that_nobody_read_is_asked_nothing(two):
+    """A call that was left early must not have its results taken for those of the next: other hospitals' weights."""
+    left = two.each(added, [1.0, 2.0, 3.0], CONTEXT)
+    next(left)
+    for (result, _), item in zip(mapped(two, added, [4.0, 5.0], CONTEXT), [4.0, 5.0], strict=True):
+        np.testing.assert_array_equal(result, CONTEXT + item)
+    assert sorted(result[0] for _, (result, _) in left) in ([1.0, 3.0], [2.0, 3.0])
+
+
 def test_they_end_with_their_object():
     made: Processes[Any] = Processes(2, ROOM)
     pids = {pid for _, pid in mapped(made, added, [1.0, 2.0, 3.0], CONTEXT)}
@@ -161,7 +192,8 @@ def test_they_end_with_their_object():
             os.kill(pid, 0)
 
 
-def test_they_end_with_their_owner_however_it_ends():
+@pytest.mark.parametrize("at_work", [False, True])
+def test_they_end_with_their_owner_however_it_ends(at_work):
     read, write = os.pipe()
     owner = os.fork()
     if owner == 0:
@@ -169,6 +201,9 @@ def test_they_end_with_their_owner_however_it_ends():
             made: Processes[Any] = Processes(2, ROOM)
             pids = [pid for _, pid in mapped(made, added, [1.0, 2.0], CONTEXT)]
             os.write(write, " ".join(map(str, pids)).encode())
+            if at_work:
+                processes.wait = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+                mapped(made, asleep, [1, 2], CONTEXT)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)  # it runs nothing at its end
     os.waitpid(owner, 0)
@@ -223,3 +258,28 @@ def test_an_interrupted_call_ends_the_processes(two, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         mapped(two, added, [1.0, 2.0], CONTEXT)
     assert not any(_is_running(pid) for pid in pids)
+
+
+def test_an_interrupt_while_one_is_made_leaves_none(two, monkeypatch):
+    pids, fork = [], os.fork
+
+    def interrupted():
+        if pid := fork():
+            pids.append(pid)
+            os.kill(os.getpid(), signal.SIGINT)
+        return pid
+
+    monkeypatch.setattr(os, "fork", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        mapped(two, added, [1.0, 2.0], CONTEXT)
+    assert not any(_is_running(pid) for pid in pids)
+    del caught  # until here its frames keep the pipe open
+
+
+def test_signals_that_were_held_back_stay_so(two):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        mapped(two, added, [1.0], CONTEXT)
+        assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,6 +7,7 @@ Released: nothing. An item and its result stay in memory that the two processes 
 open in another one: a ledger's lock that a process held on to would outlive its owner.
 """
 
+import ctypes
 import gc
 import logging
 import mmap
@@ -14,6 +15,7 @@ import os
 import pickle
 import signal
 import sys
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,9 @@ from wardround.per_patient.process import keep_heap, one_at_a_time
 Context = TypeVar("Context")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+
+_ON_DEATH_OF_OWNER = 1
+"""`PR_SET_PDEATHSIG` of prctl(2)."""
 
 _LINE = 64
 """Arrays begin at multiples of so many bytes, as torch's own do: kernels round by where a tensor begins."""
@@ -132,6 +137,7 @@ class Processes(Generic[Context]):
     def __init__(self, most: int, room: int) -> None:
         self._most, self._room = most, room
         self._all: list[_Process] = []
+        self._free: list[_Process] = []  # none of them has an answer that was not read
         self._end = weakref.finalize(self, _end, self._all, os.getpid())
 
     def each(
@@ -148,10 +154,10 @@ class Processes(Generic[Context]):
             context: to fork with.
         """
         waiting = list(enumerate(items))[::-1]
-        free, at_work = list(self._all), dict[Any, tuple[_Process, int, _Parcel]]()
+        at_work = dict[Any, tuple[_Process, int, _Parcel]]()
         try:
             while waiting or at_work:
-                while waiting and (process := free.pop() if free else self._forked(context)):
+                while waiting and (process := self._free.pop() if self._free else self._forked(context)):
                     at_work[process.pipe] = process, *process.ask(function, *waiting.pop())
                 if not at_work:  # no process can be had
                     place, item = waiting.pop()
@@ -169,7 +175,7 @@ class Processes(Generic[Context]):
                         if waiting:  # before somebody takes time over what was found
                             at_work[pipe] = process, *process.ask(function, *waiting.pop())
                         else:
-                            free.append(process)
+                            self._free.append(process)
                     yield place, found
         except BaseException:
             self.close()  # others would answer later
@@ -178,6 +184,7 @@ class Processes(Generic[Context]):
     def close(self) -> None:
         """Ends all processes; more than once is no fault. Items are then computed in this process."""
         self._most = 0
+        self._free.clear()
         self._end()
 
     def _forked(self, context: Context) -> _Process | None:
@@ -187,13 +194,14 @@ class Processes(Generic[Context]):
         try:
             asked, answered = mmap.mmap(-1, self._room), mmap.mmap(-1, self._room)
             ours, theirs = Pipe()
+            owner = os.getpid()
             with theirs, one_at_a_time(), _uninterrupted():  # of no lock in the copy another thread is the owner
                 if not (pid := os.fork()):
-                    _serve(context, theirs, asked, answered)
+                    _serve(owner, context, theirs, asked, answered)
+                self._all.append(_Process(pid, ours, asked, answered))
         except OSError:
             self._most = len(self._all)
             return None
-        self._all.append(_Process(pid, ours, asked, answered))
         return self._all[-1]
 
 
@@ -207,19 +215,23 @@ def _end(processes: list[_Process], owner: int) -> None:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Holds signals back: a copy must not go on as its owner. Python warns of forks beside threads, which is heeded."""
-    held = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(context: object, pipe: "Connection[Any, Any]", asked: mmap.mmap, answered: mmap.mmap) -> NoReturn:
+def _serve(
+    owner: int, context: object, pipe: "Connection[Any, Any]", asked: mmap.mmap, answered: mmap.mmap
+) -> NoReturn:
     """Computes items until the pipe ends; it never returns, so that nothing of the owner is unwound in the copy."""
     try:
+        ctypes.CDLL(None).prctl(_ON_DEATH_OF_OWNER, signal.SIGKILL)  # an item may take hours
+        if os.getppid() != owner:
+            os._exit(0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner ends this process
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
@@ -236,6 +248,7 @@ def _serve(context: object, pipe: "Connection[Any, Any]", asked: mmap.mmap, answ
                     result = function(context, parcel.value(asked, copied=False))
                     answer, error = _Parcel.of(result, answered), None
                 except Exception as raised:
+                    raised.add_note(traceback.format_exc())  # where it happened is known here only
                     answer, error = None, _portable(raised)
             pipe.send((answer, error, [(each.category, str(each.message)) for each in warned]))
     finally:
@@ -257,5 +270,7 @@ def _leave_files(kept: int) -> None:
     for standard in range(3):
         os.dup2(nowhere, standard)
     sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115  # as long as the process
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in map(int, os.listdir("/proc/self/fd")):  # all that a system allows may be a billion
+        if number > 2 and number != kept:
+            with suppress(OSError):  # the one of the list itself
+                os.close(number)
