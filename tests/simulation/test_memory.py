@@ -140,9 +140,14 @@ def test_all_uploads_are_kept_and_one_hospital_has_sum_noise_and_row(tiny_study,
 
 
 @pytest.mark.usefixtures("untimed")
-def test_references_clip_beside_the_copies(tiny_study, monkeypatch):
+@pytest.mark.parametrize("sections", [MASKED, LOCAL_PRIVATE])
+def test_references_clip_beside_copies_and_processes(tiny_study, monkeypatch, sections):
     monkeypatch.setattr(estimates, "build_network", of_size(100_000, nn.Tanh()))
-    alone, beside = (estimate(tiny_study(**MASKED, federation={"compare": names})) for names in ([], ["pooled"]))
+    sections = sections | {"performance": {"threads": 2}}
+    alone, beside = (
+        estimate(tiny_study(**sections | {"federation": sections.get("federation", {}) | {"compare": names}}))
+        for names in ([], ["pooled"])
+    )
     assert beside.memory_bytes - alone.memory_bytes == GIGABYTE
 
 

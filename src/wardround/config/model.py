@@ -204,7 +204,10 @@ class PerformanceSection(Section):
         "and a linear head keep to the processor.",
     )
     memory_gb: float = Field(
-        1.0, gt=0, description="Memory for per-patient gradients at one time; under masks, of each core."
+        1.0,
+        gt=0,
+        description="Memory for per-patient gradients at one time; of each core under masks, and where simulated "
+        "hospitals take local steps.",
     )
     cache: Path | None = Field(None, description="Where decoded pictures are kept (they are private).")
     keep: Literal["last", "every-round"] = Field(

@@ -278,18 +278,16 @@ def _bytes_of_steps(
     trained, vector = bench.network.trained, 4 * bench.network.num_parameters
     activations = activation_bytes(trained, bench.inputs_of(np.zeros(1, dtype=np.int64)))
     copy = sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
-    references = gradient_bytes if num_runs(study) else 0  # they clip beside the copies
+    references = gradient_bytes if num_runs(study) else 0  # they clip beside the copies, and beside the processes
     if not is_local:
         cores = max(1, bench.num_copies)
         at_work = cores * (2 * vector + min(bench.at_once, of_patient) * activations)
         return (
             bench.num_copies * copy + at_work + max(cores * vector, min(ROW_BYTES, of_step * vector)) + references
         )
-    hospitals = _at_work(study, bench)
-    if math.isfinite(clip_of(plan.training).norm):
-        return hospitals * (copy + 5 * vector + gradient_bytes)
-    pictures = min(bench.at_once, of_step)
-    return hospitals * (copy + 5 * vector + pictures * activations) + references
+    is_clipped = math.isfinite(clip_of(plan.training).norm)
+    of_batch = gradient_bytes if is_clipped else min(bench.at_once, of_step) * activations
+    return _at_work(study, bench) * (copy + 5 * vector + of_batch) + references
 
 
 def _at_work(study: Study, bench: Workbench) -> int:
