@@ -1,6 +1,7 @@
-"""Published parts and sites that are edited, in a set of the same pictures, labels and persons."""
+"""Published parts, sites and weights that are edited, in a set of the same pictures, labels and persons."""
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.charges import charges_in
 from tests.errors import raises_code
 from tests.simulation.runs import read_json, resume_run, run_study, stopped
@@ -76,3 +77,18 @@ def test_a_seeded_run_on_other_places_is_charged(placed, tmp_path, edits, sectio
     assert releases() == {hospital: 2 * count for hospital, count in once.items()}
     noted = [read_json(tmp_path / name / "ledger.json")["run"] for name in ("first", "again", "edited")]
     assert noted[0] == noted[1] != noted[2]
+
+
+def test_a_seeded_run_of_other_weights_in_a_file_of_the_same_name_is_charged(placed, tmp_path):
+    """Without `weights_sha256` the study knows the file by its name alone; its releases are other ones."""
+    run_study(placed({}, model={"name": "small_cnn"}), tmp_path / "trained", rehearsal=True)
+    start = tmp_path / "start.safetensors"
+    save_file(weights := load_file(tmp_path / "trained" / "model.safetensors"), start)
+    study = placed({}, seed=7, model={"name": "small_cnn", "weights": str(start)})
+    run_study(study, tmp_path / "first")
+    once = releases()
+    run_study(study, tmp_path / "again")
+    assert releases() == once
+    save_file({name: values + 0.01 for name, values in weights.items()}, start)
+    run_study(study, tmp_path / "other")
+    assert releases() == {hospital: 2 * count for hospital, count in once.items()}

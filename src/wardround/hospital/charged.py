@@ -87,15 +87,15 @@ def open_accounts(
         }  # fmt: skip
 
 
-def run_of(study: Study, pictures: str, made: str) -> str:
+def run_of(study: Study, origin: str, made: str) -> str:
     """Returns the name of a run in a ledger: `made` for it, or of a seeded study what all its releases follow from.
 
-    A seeded study releases bit for bit the same, at no further cost, as long as its pictures are the same.
+    A seeded study releases bit for bit the same, at no further cost, as long as its origin is the same.
 
     Args:
         study: to be run.
-        pictures: digest of all pictures and labels, and of the places that patients were dealt to, if a study does not
-            say them. It stays in the ledger.
+        origin: digest of all pictures and labels, and of patients' places and a weights file where the study does not
+            say these. It stays in the ledger.
         made: the same for the whole run, and for no other.
     """
-    return made if study.study.seed is None else f"seeded/{study.digest}/{pictures}"
+    return made if study.study.seed is None else f"seeded/{study.digest}/{origin}"

@@ -141,8 +141,7 @@ def begun(
         LedgerError: the ledger is damaged, busy, or cannot be written.
         RecordError: the folder holds something else.
     """
-    # A seeded run's releases follow from the places as well: another division is another run.
-    run = run_of(study, _digests_of(materials)["places"], secrets.token_hex(16))
+    run = run_of(study, _origin_of(materials), secrets.token_hex(16))
     replaced = _run_in(out) if fresh else None
     with ExitStack() as stack:
         if rehearsal or (study.privacy.ledger is None and study.site.layout == "phantom"):
@@ -179,7 +178,7 @@ def _run_in(out: Path) -> str | None:
 def _give_up(ledger: LedgerFile, run: str | None) -> None:
     """Ends a run that is replaced, as `wardround ledger end` does: what it was charged stays charged.
 
-    A seeded run keeps its account. It is known by its study and its pictures, and goes on in any folder.
+    A seeded run keeps its account. It is known by its study and `_origin_of`, and goes on in any folder.
     """
     lines = [
         line
@@ -248,6 +247,15 @@ def open_accounts(
             code="budget-exhausted-kept" if waiting else None,
         )
     return Accounts(ledger, run, accounts, standing, _digests_of(materials))
+
+
+def _origin_of(materials: Materials) -> str:
+    """Returns what a seeded run's releases follow from beside its study, which knows a weights file by its name.
+
+    Another division into hospitals, or other weights in that file, make another run: it releases other sums.
+    """
+    weights = materials.workbench.network.weights_sha256
+    return _digests_of(materials)["places"] + ("" if weights is None else f"/{weights}")
 
 
 def _digests_of(materials: Materials) -> dict[str, str]:
