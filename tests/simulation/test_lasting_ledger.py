@@ -10,7 +10,7 @@ import pytest
 from tests.cases import family
 from tests.charges import charges_in
 from tests.errors import raises_code
-from tests.simulation.runs import InterruptingRound, files, read_json, resume_run, run_study, stopped
+from tests.simulation.runs import InterruptingRound, files, interrupted, read_json, resume_run, run_study, stopped
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import ComposedEvent, Event, GaussianEvent, from_json
@@ -19,6 +19,7 @@ from wardround.errors import BudgetExhausted, LedgerError
 from wardround.ledger.file import LedgerFile
 from wardround.ledger.place import own_ledger
 from wardround.ledger.spending import spending_of
+from wardround.records.folder import RunFolder
 from wardround.simulation.materials import gather
 
 DELTA = 1e-3
@@ -33,6 +34,10 @@ class Listening(Silent):
 
     def stage(self, text):
         self.said.append(text)
+
+
+def stop(*_):
+    raise KeyboardInterrupt
 
 
 def limit(epsilon):
@@ -126,6 +131,18 @@ def test_a_run_that_is_replaced_spends_what_it_was_charged(study_of, tmp_path):
         assert len(charged) == 1
     with raises_code(LedgerError, "ledger-ended"):
         resume_run(tmp_path / "copy")
+
+
+def test_a_run_that_was_stopped_before_its_study_file_was_there_keeps_nothing(study_of, tmp_path, monkeypatch):
+    """It cannot be resumed: the next run in its folder takes its place, without being told to."""
+    limit(8.0)
+    study = study_of(privacy={"epsilon": 5.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "begin", stop)
+        interrupted(study, tmp_path / "run", Silent())
+    with raises_code(BudgetExhausted, "budget-exhausted-kept"):
+        run_study(study, tmp_path / "other")
+    run_study(study, tmp_path / "run")
 
 
 def test_a_refused_run_gives_up_nothing(study_of, tmp_path):

@@ -133,7 +133,7 @@ def begun(
 ) -> Iterator[tuple[RunFolder, Accounts]]:
     """Makes the folder of a new run and opens its hospitals' accounts; the folder is free again at the end.
 
-    An unfinished run that `fresh` replaces is given up in the same write to their ledger: the new one has what was kept
+    An unfinished run that it replaces is given up in the same write to their ledger: the new one has what was kept
     for it, or is refused and leaves it as it was.
 
     Raises:
@@ -142,7 +142,7 @@ def begun(
         RecordError: the folder holds something else.
     """
     run = run_of(study, _origin_of(materials), secrets.token_hex(16))
-    replaced = _run_in(out) if fresh else None
+    replaced = _run_in(out)  # without `fresh` one that was stopped before its study file was there
     with ExitStack() as stack:
         if rehearsal or (study.privacy.ledger is None and study.site.layout == "phantom"):
             if (out / IN_FOLDER).exists():
