@@ -107,7 +107,7 @@ def test_a_round_asked_again_with_other_weights_is_refused(make_federation, roun
 def test_rounds_are_answered_in_their_order_only(make_federation, round, caplog):
     federation = federation_of(make_federation, rounds=9)
     assert set(ask(federation, round)[1].values()) == {REFUSED}  # the run has not begun
-    assert "its notes end at another round" in caplog.text
+    assert "not the round after its notes" in caplog.text
     assert charged(federation) == [[]] * 3
     for earlier in range(1, round - 1):
         updates(federation, earlier)

@@ -196,6 +196,14 @@ def test_patients_dealt_anew_are_said_to_be_tested_on_and_trained_on(entry, seed
     assert (DEALT_ANEW in lines_of(overview)) is overview.dealt_anew
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_record_from_before_held_out_patients_were_told_is_not_said_to_be_dealt_anew(entry, both):
+    entries = [entry(1.0, r) for r in range(2)]
+    for one in entries[not both :]:
+        del one.record.own["held_out"]
+    assert not overview_of("lungs", entries).dealt_anew
+
+
 def test_runs_that_do_not_tell_their_patients_are_not_said_to_be_dealt_anew(entry):
     entries = [entry(1.0, r, seed=r) for r in range(2)]
     for one in entries:

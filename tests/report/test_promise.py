@@ -10,8 +10,12 @@ from wardround.report.page import render
 @pytest.mark.parametrize(
     ("relation", "said", "unsaid"),
     [
-        ("add-or-remove-one", ("had stayed away", "whether one particular"), ("in its place", "which of two")),
-        ("replace-one", ("in its place", "which of two"), ("had stayed away", "whether one particular")),
+        (
+            "add-or-remove-one",
+            ("had stayed away", "whether one particular"),
+            ("taken part instead", "which of two"),
+        ),
+        ("replace-one", ("taken part instead", "which of two"), ("had stayed away", "whether one particular")),
     ],
 )
 def test_only_a_promise_on_adding_or_removing_hides_that_somebody_took_part(make_record, relation, said, unsaid):

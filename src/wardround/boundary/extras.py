@@ -8,7 +8,7 @@ from wardround.errors import MissingExtra
 
 @contextmanager
 def needed(extra: str, by: str, otherwise: str = "") -> Iterator[None]:
-    """Refuses imports in its block that fail, with the line that installs what they need.
+    """Refuses imports in its block that fail, with the reason and the line that installs what they need.
 
     Args:
         extra: of wardround that has the packages.
@@ -16,7 +16,7 @@ def needed(extra: str, by: str, otherwise: str = "") -> Iterator[None]:
         otherwise: what is complete without them, or can be done instead.
 
     Raises:
-        MissingExtra: a package is not installed.
+        MissingExtra: a package is not installed, or cannot be imported as it is.
     """
     try:
         yield
@@ -24,7 +24,9 @@ def needed(extra: str, by: str, otherwise: str = "") -> Iterator[None]:
         package = (error.name or "a package").partition(".")[0]
         if package == "wardround":  # a mistake of ours
             raise
+        absent = isinstance(error, ModuleNotFoundError)
+        why = "is not installed" if absent else f"cannot be imported ({error})"
         raise MissingExtra(
-            f"{by} needs {package}, which is not installed{otherwise and '; '}{otherwise}. Install it with: pip "
-            f"install 'wardround[{extra}]'."
+            f"{by} needs {package}, which {why}{otherwise and '; '}{otherwise}. Install it with: pip install "
+            f"'wardround[{extra}]'."
         ) from None

@@ -120,7 +120,9 @@ class Agent:
         rounds = self.correlated
         if rounds is None or not isinstance(request.work, GradientSum) or rounds.fits(request.round, request.work):
             return ""
-        return "its notes end at another round, and each takes back noise of those before it"
+        return (
+            "it is not the round after its notes, nor one of them as asked before; each takes back earlier noise"
+        )
 
     def refuses(self, request: Request) -> Failure | None:
         """Returns the reason for which this request is not answered; None where only the charge is left to make.

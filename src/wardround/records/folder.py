@@ -20,7 +20,7 @@ Those above are the shared record. These below are for the person who simulates,
 
         own.html           test pictures that the model calls wrongly
         patients.csv       the place and number of images of each patient, under a hash whose key was forgotten
-        ledger.json        the ledger of the run, how far it was, the digest of the pictures, the total of all studies
+        ledger.json        the ledger of the run, its end, digests of pictures and places, the total of all studies
         ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
         hospitals/         what the simulated hospitals keep for themselves, until the run has ended
         hospitals.log      the simulated hospitals' own log, if they had anything to say

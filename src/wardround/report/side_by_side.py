@@ -120,10 +120,12 @@ def _not_comparable(rows: Sequence[Row], held_out: Sequence[frozenset[object]], 
 def _dealt_anew(entries: Sequence[Entry]) -> bool:
     """Returns whether runs that tell the same data set differ in their test patients."""
     places = ("hospitals.split_seed", "data.test", "data.test_fraction", "data.validation_fraction")
-    dealt: defaultdict[object, set[str]] = defaultdict(set)
+    dealt: defaultdict[object, set[object]] = defaultdict(set)
     for entry in entries:
-        study = _values_of(entry)
-        dealt[_dataset_of(entry)].add(repr([_held_out(entry), *(study[key] for key in places)]))
+        study, dataset = _values_of(entry), _dataset_of(entry)
+        dealt["settings", dataset].add(repr([study[key] for key in places]))
+        if "held_out" in entry.record.own:
+            dealt["patients", dataset].add(_held_out(entry))
     return any(len(ways) > 1 for ways in dealt.values())
 
 
