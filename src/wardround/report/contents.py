@@ -309,10 +309,10 @@ class Report:
 
     @property
     def columns(self) -> tuple[Measure, ...]:
-        """The headline, and other measures of which a compared run has a figure: three classes have no sensitivity."""
-        rows = [row.quality for row in self.comparisons]
-        known = {m.key for quality in rows for m in quality.measures if m.score.value is not None}
-        return tuple(m for m in rows[0].measures if m.key in known or m == rows[0].headline) if rows else ()
+        """Measures of the compared runs; sensitivity and specificity are of two classes alone."""
+        left_out = () if len(self.classes) == 2 else ("sensitivity", "specificity")
+        rows = self.comparisons
+        return tuple(m for m in rows[0].quality.measures if m.key not in left_out) if rows else ()
 
     @property
     def without_privacy(self) -> str:
