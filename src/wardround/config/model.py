@@ -196,7 +196,10 @@ class PerformanceSection(Section):
     """`[performance]`: speed and memory; never the result's meaning."""
 
     threads: int | None = Field(
-        None, ge=1, description="Threads of a matrix product; default: one, or all cores where they are faster."
+        None,
+        ge=1,
+        description="Threads of a matrix product, or simulated hospitals that take local steps at one time; default: "
+        "one, or all cores where they are faster.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
