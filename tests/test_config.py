@@ -126,6 +126,8 @@ def test_the_epsilon_of_a_study_without_privacy_is_infinity(tiny_study):
         ("federation", {"learning_rate": "fast"}, "federation.learning_rate"),
         ("federation", {"compare": ["pool"]}, "federation.compare.0"),
         ("hospitals", {"count": 0}, "hospitals.count"),
+        ("performance", {"threads": 0}, "performance.threads"),
+        ("performance", {"threads": 10**12}, "performance.threads"),
         ("study", {"name": "../elsewhere"}, "study.name"),
     ],
 )

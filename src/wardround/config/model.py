@@ -1,7 +1,7 @@
 """`[model]`, `[training]` and `[performance]`: the network, what is made small, and how fast."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -192,12 +192,15 @@ def check_stride(model: ModelSection, training: TrainingSection) -> None:
         )
 
 
+Threads = Annotated[int, Field(ge=1, le=1024)]
+"""Threads of this process: no machine has more, and torch fails at numbers that are much larger."""
+
+
 class PerformanceSection(Section):
     """`[performance]`: speed and memory; never the result's meaning."""
 
-    threads: int | None = Field(
+    threads: Threads | None = Field(
         None,
-        ge=1,
         description="Threads of a matrix product, or simulated hospitals that take local steps at one time; default: "
         "one, or all cores where they are faster.",
     )

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from wardround.config.data import SiteSection
-from wardround.config.model import ModelSection
+from wardround.config.model import ModelSection, Threads
 from wardround.config.privacy import PrivacySection
 from wardround.config.read import read_tables, validated
 from wardround.config.section import Section, conflict, kinds_of, tags_of
@@ -100,10 +100,8 @@ class PolicySection(Section):
         None,
         description="SHA-256 of the weights files that a study may begin with; a study without one is allowed.",
     )
-    threads: int | None = Field(
-        None,
-        ge=1,
-        description="The most threads that a study may ask for, and those of a study that does not say.",
+    threads: Threads | None = Field(
+        None, description="The most threads that a study may ask for, and those of a study that does not say."
     )
 
     @model_validator(mode="after")
