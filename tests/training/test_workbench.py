@@ -238,6 +238,17 @@ def test_one_core_has_no_copies_and_no_processes(monkeypatch):
     assert single.processes is None
 
 
+def has_kept(bench, item):
+    return "_kept" in vars(bench._batching)
+
+
+@pytest.mark.skipif(not can_fork(), reason="this system does not fork")
+def test_inputs_are_kept_once_for_all_processes(monkeypatch):
+    bench, _ = bench_and_patients()
+    monkeypatch.setattr(bench, "cores", 2)
+    assert dict(bench.processes.each(has_kept, [0, 1], bench)) == {0: True, 1: True}
+
+
 def test_a_machine_with_a_gpu_has_no_processes(monkeypatch):
     """The first backward pass starts a thread for the GPU, after which torch refuses passes in copies."""
     bench, _ = bench_and_patients()

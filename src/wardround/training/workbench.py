@@ -166,6 +166,8 @@ class Workbench:
         """
         if self.cores == 1 or self._head is not None or self.device != CPU or not can_fork():
             return None
+        if len(self._pixels):
+            self.inputs_of(np.zeros(1, dtype=np.int64))  # inputs that are kept are kept once, not by each of them
         return Processes(self.cores, 12 * self.initial_weights.size + (1 << 20))
 
     def gradient_sums(
