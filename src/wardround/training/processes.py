@@ -19,7 +19,7 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Generic, NoReturn, TypeVar
@@ -193,12 +193,15 @@ class Processes(Generic[Context]):
             return None
         try:
             asked, answered = mmap.mmap(-1, self._room), mmap.mmap(-1, self._room)
-            ours, theirs = Pipe()
             owner = os.getpid()
-            with theirs, one_at_a_time(), _uninterrupted():  # of no lock in the copy another thread is the owner
-                if not (pid := os.fork()):
-                    _serve(owner, context, theirs, asked, answered)
+            with ExitStack() as unknown:
+                ours, theirs = Pipe()
+                unknown.callback(ours.close)  # and so ends a process that an interrupt kept from being noted
+                with theirs, one_at_a_time(), _uninterrupted():  # of no lock of ours is another thread the owner
+                    if not (pid := os.fork()):
+                        _serve(owner, context, theirs, asked, answered)
                 self._all.append(_Process(pid, ours, asked, answered))
+                unknown.pop_all()
         except OSError:
             self._most = len(self._all)
             return None
