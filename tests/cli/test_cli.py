@@ -260,3 +260,11 @@ def test_output_that_cannot_be_written_is_no_success(monkeypatch):
     assert ended.value.code == 2
     assert isinstance(ended.value.__context__, MachineError)
     assert "standard output" in str(ended.value.__context__)
+
+
+def test_output_that_was_closed_before_the_command_began_is_no_failure(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.argv", ["wardround", "schema"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code

@@ -116,7 +116,8 @@ def printed() -> Iterator[None]:
         yield
     finally:
         try:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed before the command began
+                sys.stdout.flush()
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
             if not isinstance(error, BrokenPipeError):  # a reader that has seen enough
