@@ -96,25 +96,29 @@ def in_single_precision() -> Iterator[None]:
                 setattr(backend, name, before)
 
 
-def keep_heap(*, large: bool | None = None) -> None:
+def keep_heap() -> None:
     """Keeps free memory of the heap for the next step (glibc on Linux; elsewhere does nothing).
 
     Two limits of the process stay: what is larger than 32 MB is mapped, as glibc by itself does in a process with large
     tensors, and up to 1 GB that is free at the heap's end is kept, which would otherwise go back to the operating
     system and have every page cleared in each step (up to 0.3 s a step of DenseNet-121). Limits in the environment
     (`MALLOC_...`, `GLIBC_TUNABLES`) are left as they are.
-
-    Args:
-        large: from now on nothing is mapped, vectors above 32 MB neither, which would have every page cleared in each
-            step: for a process that only takes steps. None leaves it as it is.
     """
-    global _mapped
     library = _glibc()
     if library is not None:
-        _mapped = _mapped if large is None else 0 if large else _MAPPED_BY_DEFAULT
         library.mallopt(_MAPPED_AT_MOST, _mapped)
         library.mallopt(_MAPPED_FROM, LARGEST_IN_HEAP)
         library.mallopt(_KEPT_AT_TOP, _BETWEEN_STEPS)
+
+
+def keep_all_in_heap() -> None:
+    """Does as `keep_heap`, and maps nothing from now on: for a process that takes steps and nothing else.
+
+    Vectors above 32 MB, as long as the weights, would have every page cleared in each step.
+    """
+    global _mapped
+    _mapped = 0
+    keep_heap()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import torch
 
-from wardround.per_patient.process import keep_heap, one_at_a_time
+from wardround.per_patient.process import keep_all_in_heap, one_at_a_time
 
 Context = TypeVar("Context")
 Item = TypeVar("Item")
@@ -242,7 +242,7 @@ def _serve(
         logging.disable(logging.CRITICAL)
         gc.freeze()  # objects of the owner are not ours to finalize
         torch.set_num_threads(1)
-        keep_heap(large=True)
+        keep_all_in_heap()
         while True:
             function, parcel = pipe.recv()
             with warnings.catch_warnings(record=True) as warned:
