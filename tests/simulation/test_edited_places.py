@@ -1,5 +1,7 @@
 """Published parts, sites and weights that are edited, in a set of the same pictures, labels and persons."""
 
+import json
+
 import pytest
 from safetensors.torch import load_file, save_file
 from tests.charges import charges_in
@@ -64,6 +66,16 @@ def test_a_run_goes_on_with_the_places_that_it_began_with(placed, tmp_path, edit
         resume_run(tmp_path / "run")
     placed({}, **sections)
     resume_run(tmp_path / "run")
+
+
+def test_a_run_that_noted_no_places_does_not_go_on(placed, tmp_path):
+    """As earlier versions began them."""
+    stopped(placed({}, **SITES), tmp_path / "run")
+    path = tmp_path / "run" / "ledger.json"
+    noted = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in noted.items() if key not in ("places", "held_out")}))
+    with raises_code(RecordError, "record-earlier"):
+        resume_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize(("edits", "sections"), [(EDITED, PARTS), (MOVED, SITES)], ids=["part", "site"])

@@ -195,9 +195,16 @@ def resumed(study: Study, plan: Plan, materials: Materials, path: Path) -> Itera
 
     Raises:
         LedgerError: the ledger is an older copy than the run knows, or damaged.
-        RecordError: the ledger is gone, the folder does not say which it was, or the pictures have changed.
+        RecordError: the ledger is gone, the folder does not say which it was, the pictures have changed, or an earlier
+            version began the run.
     """
     noted = JsonObject(read_json(path / FILE), FILE)
+    if "places" not in noted.values:
+        raise RecordError(
+            f"A run goes on with the places that its patients were dealt to, and that in {path}, begun by an earlier "
+            "version, has not noted them. Start it anew: wardround run --fresh.",
+            code="record-earlier",
+        )
     for name, now in _digests_of(materials).items():
         if noted.text(name) != now:
             raise RecordError(
