@@ -23,6 +23,10 @@ from wardround.per_patient.layers.base import (
 
 _FEW_CHANNELS = 16
 """Output channels below which oneDNN's gradient of the input is slow."""
+_SMALL_PATCHES = 1 << 15
+"""Numbers in all patches of one picture below which copies of them, in one and two dimensions, pay off."""
+_PATCHES_AT_ONCE = 1 << 18
+"""Numbers in the patches that are copied at one time, at most, unless one picture's are more: they fit into a cache."""
 
 
 @dataclass
@@ -93,13 +97,19 @@ class Convolution(Weighted):
             return False
         return max(self.stride) == 1 and max(self.padding) == 0
 
-    @property
-    def _has_small_patches(self) -> bool:
-        """True when a 3-D kernel covers so few numbers that copying all patches is cheapest.
+    def _patches_at_once(self, space: Sequence[int]) -> int:
+        """Returns of how many pictures all patches are copied at one time; 0 where one product a picture is as fast.
 
-        In one and two dimensions one product a picture is as fast or faster.
+        Few channels in are meant, which cannot be folded into groups. A kernel call for each picture of 28 pixels took
+        ten times as long as its copies. In 3-D kernels that cover few numbers pay off; their patches are many.
         """
-        return self.groups == 1 and self.weight.ndim == 5 and math.prod(self.weight.shape[1:]) <= 64
+        numbers = math.prod(self.weight.shape[1:])
+        if self.groups > 1:
+            return 0
+        if self.weight.ndim == 5:
+            return 1 if numbers <= 64 else 0
+        is_small = self.weight.shape[1] < 8 and not self.transposed and numbers * math.prod(space) < _SMALL_PATCHES
+        return max(1, _PATCHES_AT_ONCE // (numbers * math.prod(space))) if is_small else 0
 
     def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
@@ -112,13 +122,15 @@ class Convolution(Weighted):
         if self._is_pointwise:
             pixels = x.flatten(2).transpose(1, 2)
             return products(g.flatten(2), pixels, self.names[0], shape, fold, buffers)
-        if self._has_small_patches:
-            # A transposed convolution is a convolution with output and input in each other's place.
-            near, far = (x, g) if self.transposed else (g, x)
+        # A transposed convolution is a convolution with output and input in each other's place.
+        near, far = (x, g) if self.transposed else (g, x)
+        if at_once := self._patches_at_once(near.shape[2:]):
             gradients = (buffers or Buffers()).of(self.names[0], count, shape, g)
-            for i in range(count):  # the copy of one picture's patches fits into the processor's cache
-                patches = self._patches(far[i : i + 1], near.shape[2:])
-                torch.bmm(near[i : i + 1].flatten(2), patches, out=gradients[i].view(1, near.shape[1], -1))
+            for first in range(0, count, at_once):
+                some = slice(first, first + at_once)
+                patches = self._patches(far[some], near.shape[2:])
+                into = gradients[some].view(len(patches), near.shape[1], -1)
+                torch.bmm(near[some].flatten(2), patches, out=into)
             return gradients if buffers is not None else fold(gradients)
         if shape[1] < 8 or count * self.weight.numel() > 1_500_000:
             # One product a picture: folding few channels into groups is slow, and so is a huge result.
