@@ -11,7 +11,8 @@ from tests.transport.sockets import frame_from
 from wardround.transport.frames import framed
 
 MOST = 1 << 26
-HARMLESS = ("drop", "lose", "double", "delay", "reorder", "old request")
+CUT = ("cut a request", "cut a reply")
+HARMLESS = ("drop", "lose", "double", "delay", "reorder", "old request", *CUT)
 """Ills that honest parties survive without another release."""
 HARMFUL = ("flip a request", "flip a reply", "old reply")
 
@@ -27,7 +28,7 @@ class Hostile:
         self.path, self.agent, self.ills = path, agent, ills
         self.random, self.yesterday = random.Random(seed), list(yesterday)
         self.exchanged, self.done = [], []
-        self._held = []
+        self._held, self._cuts = [], False
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -52,7 +53,11 @@ class Hostile:
                     reply = self._carried(message)
                     if reply is None:
                         break
-                    link.sendall(framed(reply))
+                    link.sendall(self.cut(framed(reply)) if self._cuts else framed(reply))
+                    if self._cuts:
+                        self._cuts = False
+                        assert not link.recv(1), "the coordinator hangs up"
+                        break
 
     def _carried(self, message):
         """The reply, or None where the connection is to be closed."""
@@ -79,6 +84,14 @@ class Hostile:
                 message = self.flipped(message)
             case "double":
                 self.ask(message)
+            case "cut a reply":
+                self._cuts = True
+            case "cut a request":
+                with socket.socket(socket.AF_UNIX) as link:
+                    link.connect(str(self.agent))
+                    link.sendall(self.cut(framed(message)))
+                    assert content_from(link) is None, "the agent hangs up"
+                return None
         reply = self.ask(message)
         for one in late:
             self.ask(one)
@@ -90,6 +103,9 @@ class Hostile:
         bits = bytearray(message)
         bits[self.random.randrange(len(bits))] ^= 1 << self.random.randrange(8)
         return bytes(bits)
+
+    def cut(self, frame):
+        return frame[: self.random.randrange(1, len(frame))]
 
     def ask(self, message):
         with socket.socket(socket.AF_UNIX) as link:

@@ -15,6 +15,7 @@ from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_request, encode_reply, encode_request
+from wardround.transport import unix
 from wardround.transport.frames import FrameReader, Kind, framed
 from wardround.transport.unix import SocketChannel, _Unwatched
 from wardround.work import GradientSum, SayHello
@@ -170,6 +171,54 @@ def test_a_hospital_that_says_nothing_has_timed_out(tmp_path):
 
     with raw(tmp_path / "s", silent):
         assert asked(tmp_path / "s", deadline_s=1.0) == failed(FailureCode.TIMEOUT)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 9, 40, -1])
+def test_an_answer_that_was_cut_is_asked_for_again(tmp_path, monkeypatch, cut):
+    """The connection stays open: without a bound the coordinator would wait until the deadline."""
+    monkeypatch.setattr(unix, "_STALLED_S", 0.2)
+    seen = []
+
+    def conduct(number, connected):
+        seen.append(message_from(connected))
+        answer = framed(received(seen[-1]))
+        connected.sendall(answer[:cut] if number == 0 else answer)
+        while connected.recv(1 << 16):
+            pass
+
+    with raw(tmp_path / "s", conduct):
+        assert asked(tmp_path / "s", deadline_s=20.0) == ({NAMES[0]: Received()}, {})
+    assert seen == [seen[0]] * 2
+
+
+def test_an_answer_that_is_always_cut_has_timed_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(unix, "_STALLED_S", 0.02)
+
+    def conduct(number, connected):
+        connected.sendall(framed(received(message_from(connected)))[:-1])
+        connected.recv(1)
+
+    with raw(tmp_path / "s", conduct):
+        assert asked(tmp_path / "s", deadline_s=600.0) == failed(FailureCode.TIMEOUT)
+
+
+def test_an_answer_that_comes_slowly_is_read_to_its_end(tmp_path, monkeypatch):
+    """A hospital that works, and one whose answer drips, are both alive."""
+    monkeypatch.setattr(unix, "_STALLED_S", 0.4)
+    seen = []
+
+    def conduct(number, connected):
+        seen.append(message_from(connected))
+        time.sleep(0.5)
+        answer = framed(received(seen[-1]))
+        for start in range(0, len(answer), 16):
+            connected.sendall(answer[start : start + 16])
+            time.sleep(0.08)
+        connected.recv(1)
+
+    with raw(tmp_path / "s", conduct):
+        assert asked(tmp_path / "s") == ({NAMES[0]: Received()}, {})
+    assert len(seen) == 1
 
 
 def test_a_late_reply_belongs_to_no_later_request(tmp_path):

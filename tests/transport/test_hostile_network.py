@@ -5,13 +5,14 @@ from contextlib import contextmanager, suppress
 import pytest
 from tests.charges import charges_in
 from tests.transport.consortium import ALONE, MASKED, NAMES
-from tests.transport.hostile_network import HARMFUL, HARMLESS, Hostile
+from tests.transport.hostile_network import CUT, HARMFUL, HARMLESS, Hostile
 from tests.transport.test_killed import simulated
 
 from wardround.errors import FederationError
 from wardround.federation.messages import Answer, Uploaded
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, decode_request
+from wardround.transport import server, unix
 from wardround.work import LocalUpdate, Upload
 
 pytestmark = pytest.mark.thorough
@@ -86,6 +87,13 @@ def check_ledgers(between, couriers):
         assert len(released) <= charges_of(between, name) <= len(asked), "never short, never twice"
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Parties, which are processes forked from this one, soon ask again for what was cut."""
+    monkeypatch.setattr(unix, "_STALLED_S", 0.5)
+    monkeypatch.setattr(server, "_STALLED_S", 0.5)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_run_survives_what_a_network_may_do(consortium, without_charts, yesterday, name, seed):
@@ -100,6 +108,19 @@ def test_a_run_survives_what_a_network_may_do(consortium, without_charts, yester
     assert {charges_of(between, hospital) for hospital in NAMES} == {between.study.rounds}, (
         "each round is charged once"
     )
+    check_ledgers(between, couriers)
+    between.stop()
+
+
+def test_a_run_survives_cut_messages(consortium, without_charts):
+    """Over connections that stay open, so that nothing but the silence tells that the rest will not come."""
+    between = consortium(*STUDIES["masked"])
+    between.accept()
+    between.start()
+    with hostile(between, CUT, 0) as couriers:
+        record = run(between, couriers)
+    assert {ill for one in couriers.values() for ill in one.done} == set(CUT)
+    assert record.certificate["stopped"] is None
     check_ledgers(between, couriers)
     between.stop()
 

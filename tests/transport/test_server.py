@@ -2,6 +2,7 @@
 
 import stat
 import threading
+import time
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -65,6 +66,33 @@ def test_a_slow_frame_delays_nobody_and_is_refused(answered):
         honest(path)
         assert frame_from(slow) is None, "the connection is closed"
     assert reached == [b"honest"]
+
+
+def test_a_frame_that_stalls_is_refused_before_its_time_is_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_STALLED_S", 0.2)
+    with serving(tmp_path / "s", bytes, patience_s=3600.0), connected(tmp_path / "s") as cut:
+        cut.sendall(framed(b"cut")[:-1])
+        assert frame_from(cut) is None, "the connection is closed"
+
+
+def test_the_time_of_a_frame_does_not_run_while_another_is_answered(tmp_path):
+    """Nothing is read meanwhile: what has arrived of it must not be held against it."""
+    begun, other = threading.Event(), framed(b"other")
+
+    def answer(message):
+        if message == b"long":
+            begun.set()
+            time.sleep(1.0)
+        return message
+
+    with serving(tmp_path / "s", answer, patience_s=0.5), ExitStack() as stack:
+        first, second = (stack.enter_context(connected(tmp_path / "s")) for _ in range(2))
+        second.sendall(other[:-1])
+        time.sleep(0.1)
+        first.sendall(framed(b"long"))
+        begun.wait()
+        second.sendall(other[-1:])
+        assert frame_from(second) == (Kind.MESSAGE, b"other")
 
 
 def test_many_idle_connections_keep_nobody_out(answered):

@@ -4,7 +4,8 @@
 
 Bytes of all connections arrive side by side, so that a slow one delays no other; answers are computed one after the
 other. While one is computed, its connection is sent a sign of life every few seconds. A frame that is none, too long,
-or not complete in time is refused and its connection closed: the hospital is asked nothing, and nothing is charged.
+stalled, or not complete in time is refused and its connection closed: the hospital is asked nothing, and nothing is
+charged.
 Large frames take turns in the order in which they began, so that memory stays small: see `_take_turns`.
 
 Released: what the hospital answers, and of frames that never reach it a word that they were refused.
@@ -31,6 +32,7 @@ _log = logging.getLogger("wardround.transport")
 _MOST_CONNECTIONS = 16
 _READ_BYTES = 1 << 20
 _LONGEST_PATH = 100  # sockaddr_un has 108 bytes, on some systems 104
+_STALLED_S = 15.0  # both kinds of sender hold a whole message before they begin to send it
 _WAKE = object()
 SIGN_S = 5.0
 """Seconds between two signs of life."""
@@ -38,14 +40,21 @@ SIGN_S = 5.0
 
 @dataclass(eq=False)
 class _Connection:
-    """One party that is connected; `since` is when its frame or its reply began, or since when it waits no longer."""
+    """One party that is connected.
+
+    `since` is when its frame or its reply began, or since when it waits no longer; `heard` is when bytes last arrived.
+    """
 
     link: socket.socket
     reader: FrameReader
     since: float
+    heard: float = field(init=False)
     out: list[memoryview] = field(default_factory=list)
     is_last: bool = False
     waits: bool = False
+
+    def __post_init__(self) -> None:
+        self.heard = self.since
 
     @property
     def is_idle(self) -> bool:
@@ -148,6 +157,7 @@ class Server:
             return
         if connection.is_idle:
             self._begin(connection)
+        connection.heard = time.monotonic()
         connection.reader.feed(arrived)
         self._answer_whole(connection)
 
@@ -170,7 +180,7 @@ class Server:
             if waits and not one.waits:
                 self._selector.unregister(one.link)
             elif one.waits and not waits:
-                one.since = time.monotonic()
+                one.since = one.heard = time.monotonic()
                 self._selector.register(one.link, selectors.EVENT_READ, one)
             one.waits = waits
 
@@ -183,8 +193,12 @@ class Server:
             raise FederationError(
                 "A hospital must be sent messages, and got another frame.", code="federation-frame"
             )
+        began = time.monotonic()
         with _signs_of_life(connection.link):
             reply = self._answer(message)
+        seconds = time.monotonic() - began
+        for one in self._connections:  # what arrived meanwhile is not read yet
+            one.since, one.heard = one.since + seconds, one.heard + seconds
         self._reply(connection, reply, Kind.MESSAGE)
 
     def _reply(self, connection: _Connection, content: bytes, kind: Kind) -> None:
@@ -207,11 +221,15 @@ class Server:
         self._answer_whole(connection)  # a message that came behind the last one
 
     def _refuse_the_slow(self) -> None:
-        longest_ago = time.monotonic() - self._patience_s
-        read = [one for one in self._connections if not one.is_idle and not one.waits]
-        for connection in [one for one in read if one.since < longest_ago]:
-            _log.warning("a frame is refused: it took more than %g s", self._patience_s)
-            self._drop(connection)
+        now = time.monotonic()
+        for one in [one for one in self._connections if not one.is_idle and not one.waits]:
+            if now - one.since > self._patience_s:
+                _log.warning("a frame is refused: it took more than %g s", self._patience_s)
+            elif not one.out and now - one.heard > _STALLED_S:
+                _log.warning("a frame is refused: it was cut")
+            else:
+                continue
+            self._drop(one)
 
     def _drop(self, connection: _Connection) -> None:
         self._connections.remove(connection)

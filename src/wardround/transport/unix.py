@@ -2,15 +2,16 @@
 
 All hospitals are asked in parallel, in one thread. A connection that is lost is made again and the same bytes are sent
 again: a hospital sends its answer to them again, at no charge (`hospital.kept.replies`). They are sent again as well
-when an answer comes that its hospital did not sign for this request: it is another's, or was changed on the way. A
-hospital that cannot be reached for `patience_s` is gone; one that is connected and says nothing until the deadline has
-timed out.
+when an answer comes that its hospital did not sign for this request: it is another's, or was changed on the way; and
+when an answer that has begun brings no byte for `_STALLED_S`: the rest of it was lost. A hospital that cannot be
+reached for `patience_s` is gone; one that is connected and says nothing until the deadline has timed out.
 
 Released: requests, to the hospitals that they are for.
 """
 
 import contextlib
 import logging
+import math
 import selectors
 import socket
 import time
@@ -33,6 +34,8 @@ _log = logging.getLogger("wardround.transport")
 
 _READ_BYTES = 1 << 20
 _AGAIN_AFTER_S = 0.1
+_STALLED_S = 60.0
+"""Seconds without a byte inside an answer. A courier on a slow line loses a part and brings it again within them."""
 _MOST_LOSSES = 10
 """Lost connections and unsigned answers of one exchange after which a hospital is given up."""
 
@@ -89,7 +92,13 @@ class _Call:
     reader: FrameReader = field(default_factory=lambda: FrameReader(0))
     losses: int = 0
     arrived: int = 0
+    heard: float = 0.0
     outcome: Reply | Failure | None = None
+
+    @property
+    def stalls_at(self) -> float:
+        """The time at which an answer that has begun and stays as it is counts as lost."""
+        return self.heard + _STALLED_S if self.link is not None and self.reader.num_held else math.inf
 
 
 class SocketChannel:
@@ -184,10 +193,15 @@ class SocketChannel:
                     _end(selector, call, _GONE if call.link is None else _TIMEOUT)
                 elif call.link is None:
                     self._connect(selector, call, now)
+                elif now >= call.stalls_at:
+                    _log.warning("an answer is refused: it was cut")
+                    call.watcher.away(call.name)
+                    _lose(selector, call, _TIMEOUT)
             waiting = [call for call in waiting if call.outcome is None]
             if waiting:
-                apart = any(call.link is None for call in waiting)
-                for key, events in selector.select(min(end - now, _AGAIN_AFTER_S) if apart else end - now):
+                again = now + _AGAIN_AFTER_S if any(call.link is None for call in waiting) else math.inf
+                wake = min(end, again, *(call.stalls_at for call in waiting))
+                for key, events in selector.select(wake - now):
                     _attend(selector, key.data, events)
 
     def _connect(self, selector: selectors.BaseSelector, call: _Call, now: float) -> None:
@@ -258,7 +272,7 @@ def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
             arrived = connected.recv(_READ_BYTES)
             if not arrived:
                 raise ConnectionResetError
-            call.arrived += len(arrived)
+            call.arrived, call.heard = call.arrived + len(arrived), time.monotonic()
             call.reader.feed(arrived)
             _take(selector, call)
         if events & selectors.EVENT_WRITE and call.outcome is None:
