@@ -13,7 +13,6 @@ from wardround.errors import DataError, LedgerError, MachineError
 from wardround.hospital.opening import cohort_of
 from wardround.hospital.own_log import log_to
 from wardround.hospital.review import review
-from wardround.ledger.file import LedgerFile
 
 ALONE = {"plan": "dp-sgd", "epsilon": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
 
@@ -37,17 +36,18 @@ def cohort(folder, ids):
     (folder / "site.toml").write_text(site.replace("[site]", 'cohort = "cohort.txt"\n[site]', 1))
 
 
-def test_a_review_says_what_a_study_costs_and_charges_nothing(north):
+def test_a_review_says_what_a_study_costs_and_writes_nothing(north):
     study = study_of(ALONE, {"rounds": 2})
     found = reviewed(north, study)
     assert (found.patients, found.affording, found.spent) == (12, 12, 0.0)
     assert found.statement.epsilon <= 2.0
     assert found.after == pytest.approx(found.statement.epsilon, rel=1e-3)
     assert found.left == 50.0 - found.after
-    with LedgerFile(north / "ledger.sqlite") as ledger:
-        assert not ledger.book().parts
+    before = {path: path.stat().st_mtime_ns for path in north.rglob("*")}
+    assert north / "ledger.sqlite" not in before
     assert study.digest in "\n".join(found.lines())
-    assert reviewed(north, study) == found
+    assert reviewed(north, study) == found, "its pictures being kept"
+    assert {path: path.stat().st_mtime_ns for path in north.rglob("*")} == before
 
 
 def test_patients_who_cannot_afford_it_are_counted_out(north):

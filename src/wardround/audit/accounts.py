@@ -58,7 +58,7 @@ def accounts_of(
     if place is None or not place.exists():
         return [], []
     persons = {row.text("name"): row.integer("patients") for row in results.objects("hospitals")}
-    with LedgerFile(place) as opened:
+    with LedgerFile(place, copied=True) as opened:
         parts, book = parts_of(path, study, opened), opened.book()
     if not parts:
         return [], []

@@ -40,7 +40,7 @@ def show(
 
     persons, named = (None, None) if data is None else _persons_of(data)
     path = ledger or named
-    with _opened(path) as opened:
+    with _opened(path, copied=True) as opened:
         found = spending_of(opened, persons)
     path = path or own_ledger()
     tell(as_json, {"ledger": str(path), **found.to_json()}, *_lines(path, found))
@@ -58,7 +58,7 @@ def verify(
 
     An older copy of the whole is found with a --head that was kept elsewhere.
     """
-    with _opened(ledger, must_exist=True) as opened:
+    with _opened(ledger, must_exist=True, copied=True) as opened:
         opened.verify(head)
         entries, last = opened.position()
         path = opened.path
@@ -136,7 +136,7 @@ def migrate(
     tell(as_json, found, f"Carried over {carried} in ledger {path}.")
 
 
-def _opened(path: Path | None, *, must_exist: bool = False) -> "LedgerFile":
+def _opened(path: Path | None, *, must_exist: bool = False, copied: bool = False) -> "LedgerFile":
     """Returns a ledger that is there; of a person who never ran anything an empty one, if that will do."""
     from wardround.ledger.file import LedgerFile
     from wardround.ledger.place import own_ledger
@@ -149,7 +149,7 @@ def _opened(path: Path | None, *, must_exist: bool = False) -> "LedgerFile":
             f"`--ledger` must be a ledger, and {wanted} is not there. Check the path; a run makes a ledger.",
             code="ledger-missing",
         )
-    return LedgerFile(wanted)
+    return LedgerFile(wanted, copied=copied)
 
 
 def _persons_of(data: Path) -> tuple[Sequence[str], Path | None]:

@@ -88,7 +88,7 @@ class Review:
 
 
 def review(folder: Path, site: Site, policy: PolicyFile, study: Study) -> Review:
-    """Returns the review of a study by one hospital; charges nothing and promises nothing.
+    """Returns the review of a study by one hospital; charges nothing, promises nothing, writes nothing.
 
     Raises:
         WardroundError: a study that no hospital could answer, or pictures or a ledger that do not hold.
@@ -100,7 +100,7 @@ def review(folder: Path, site: Site, policy: PolicyFile, study: Study) -> Review
     charged = tested if isinstance(plan.training, NothingTrained) else training
     persons, seeded = [patient.id for patient in charged], study.study.seed is not None
     more = foreseen(plan, epsilon_limit_of(study, plan))
-    with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledger:
+    with LedgerFile(folder / "ledger.sqlite", version=__version__, copied=True) as ledger:
         set_limit(ledger, policy)
         delta = policy.policy.delta
         try:

@@ -19,6 +19,7 @@ class Chain:
     Args:
         path: the SQLite file, in a folder that exists.
         busy_timeout_s: how long to wait for another process that is writing.
+        copied: of a copy in memory, the file being only read.
 
     Attributes:
         key: of the pseudonyms; it is in the file and nowhere else.
@@ -28,8 +29,8 @@ class Chain:
             copy than its mark says.
     """
 
-    def __init__(self, path: Path, busy_timeout_s: float) -> None:
-        self.store = LedgerStore(path, busy_timeout_s)
+    def __init__(self, path: Path, busy_timeout_s: float, *, copied: bool = False) -> None:
+        self.store = LedgerStore(path, busy_timeout_s, copied=copied)
         try:
             self.key = self.store.fact("pseudonym-key", secrets.token_bytes(32))
             self._forget()

@@ -36,16 +36,20 @@ class LedgerFile:
         path: the SQLite file, in a folder that exists; ":memory:" for one that is forgotten.
         busy_timeout_s: how long to wait for another process that is writing.
         version: of Wardround, written down where a run begins.
+        copied: the ledger is a copy in memory of the file at this moment, and empty where there is none. The file is
+            only read, without a right to write it or its folder; what is added to the copy is forgotten with it.
 
     Raises:
         LedgerError: the file cannot be opened, is no ledger, has another schema version, is damaged, or is an older
             copy than its mark says.
     """
 
-    def __init__(self, path: Path | str, *, busy_timeout_s: float = 30.0, version: str | None = None) -> None:
+    def __init__(
+        self, path: Path | str, *, busy_timeout_s: float = 30.0, version: str | None = None, copied: bool = False
+    ) -> None:
         self.path = Path(path)
         self._version = version
-        self._chain = Chain(self.path, busy_timeout_s)
+        self._chain = Chain(self.path, busy_timeout_s, copied=copied)
 
     def __enter__(self) -> "LedgerFile":
         return self

@@ -50,10 +50,13 @@ class LedgerStore:
 
     The position is remembered until another connection has written to the file, which SQLite says
     (`PRAGMA data_version`), or until lines are undone.
+
+    `copied`: the rows are a copy in memory of the file as its last whole transaction left it, and empty where there is
+    no file. Nothing is written beside the file or to it, so that it may be another user's, or on a disk for reading.
     """
 
-    def __init__(self, path: Path, busy_timeout_s: float) -> None:
-        self.path = path
+    def __init__(self, path: Path, busy_timeout_s: float, *, copied: bool = False) -> None:
+        self.path, self._copied = path, copied
         self.generation, self.began = 0, ""
         self._depth = 0
         self._appended = False
@@ -61,14 +64,18 @@ class LedgerStore:
         self._seen_version = -1
         self._lock = threading.RLock()
         self._mark = None if str(path) == ":memory:" else path.with_name(f"{path.name}.mark")
+        self._marked = self._read_mark()  # before the file, which reaches it from then on
         self._check_present()
         with self._explained():
-            if self._mark is not None and path.parent.is_dir() and not path.exists():
+            if self._mark is not None and path.parent.is_dir() and not path.exists() and not copied:
                 os.close(open_private(path, os.O_RDWR))  # for its owner alone, which SQLite does not see to
             self._connection = sqlite3.connect(
-                path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
-            )
+                ":memory:" if copied else path,
+                timeout=busy_timeout_s, isolation_level=None, check_same_thread=False,
+            )  # fmt: skip
             try:
+                if copied and path.exists():
+                    self._copy(busy_timeout_s)
                 self._prepare()
             except BaseException:
                 self._connection.close()
@@ -182,7 +189,7 @@ class LedgerStore:
 
     def check_mark(self) -> None:
         """Raises LedgerError unless the file reaches its mark."""
-        mark = self._read_mark()
+        mark = self._marked if self._copied else self._read_mark()
         if mark is None:
             return
         entries, head = mark
@@ -198,8 +205,18 @@ class LedgerStore:
         with self._lock, self._explained(), closing(self._connection.execute(query, parameters)) as cursor:
             return cursor.fetchall()
 
+    def _copy(self, busy_timeout_s: float) -> None:
+        """Takes in the whole file under SQLite's lock for readers, which needs no right to write and leaves nothing."""
+        place = f"{self.path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(place, uri=True, timeout=busy_timeout_s, isolation_level=None)) as file:
+            file.execute("BEGIN")
+            file.execute(
+                "SELECT COUNT(*) FROM sqlite_master"
+            ).fetchall()  # waits for a writer, as `backup` does not
+            file.backup(self._connection)
+
     def _check_present(self) -> None:
-        mark = self._read_mark()
+        mark = self._marked
         if mark is not None and mark[0] and not self.path.exists():
             raise LedgerError(
                 f"Ledger {self.path} must be there, for its mark {self._mark} says that it had {mark[0]} lines, and it "
@@ -218,7 +235,7 @@ class LedgerStore:
             return None
 
     def _write_mark(self) -> None:
-        if self._mark is None:
+        if self._mark is None or self._copied:
             return
         entries, head = self.position()
         write_whole(self._mark, json.dumps({"entries": entries, "head": head}).encode(), durable=False)
@@ -267,6 +284,12 @@ class LedgerStore:
         except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
             raise LedgerError(_DAMAGED.format(self.path), code="ledger-damaged") from error
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
+                raise LedgerError(
+                    f"Ledger {self.path} must be whole before it is read, and a write to it was cut short. Read it "
+                    "once where it may be written, which undoes that write.",
+                    code="ledger-cut-short",
+                ) from error
             fault = of_sqlite(error, self.path) if self.path.parent.is_dir() else None
             if fault is not None:
                 raise fault from error

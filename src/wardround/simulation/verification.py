@@ -277,7 +277,7 @@ def _charged(
         return (), ("charges: the ledger is not here (--ledger)",)
     if not place.exists():
         return (), (f"charges: ledger {place} is not here (--ledger)",)
-    with LedgerFile(place) as ledger:
+    with LedgerFile(place, copied=True) as ledger:
         ledger.verify()
         if record is not None and not parts_of(path, study, ledger):
             raise RecordError(

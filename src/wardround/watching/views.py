@@ -283,7 +283,7 @@ def _charged(home: Path, digest: str) -> tuple[float, float, float]:
     path = home / "ledger.sqlite"
     if not path.is_file():
         return 0.0, 0.0, 0.0
-    with LedgerFile(path, version=__version__) as ledger:
+    with LedgerFile(path, version=__version__, copied=True) as ledger:
         parts = [part for part in ledger.book().parts.values() if part.begun.study == digest]
     spent = [
         epsilon_of(event_of_leaves(sorted_leaves(part.counts)), part.begun.delta, part.begun.accountant)

@@ -188,7 +188,7 @@ def _charge(charged: Mapping[str, Study]) -> Charge | None:
         return None
     path = next(iter(charged.values())).privacy.ledger
     assert path is not None
-    with LedgerFile(path) as ledger:
+    with LedgerFile(path, copied=True) as ledger:
         limit = ledger.limit
         assert limit is not None, "seen to before"
         spent = spending_of(ledger, delta=limit.delta)
