@@ -156,6 +156,35 @@ def test_a_refused_run_gives_up_nothing(study_of, tmp_path):
     assert resume_run(tmp_path / "run").certificate["statement"]["epsilon"] <= 5
 
 
+def test_a_rehearsal_in_the_place_of_a_charged_run_keeps_nothing_for_it(study_of, tmp_path):
+    """The charged run's files are gone: nothing can go on with what was kept for it, and the rehearsal charges none."""
+    limit(8.0)
+    stopped(study_of(privacy={"epsilon": 5.0}), tmp_path / "run", round=1)
+    before = charges_in(own_ledger())
+    run_study(study_of(privacy={"epsilon": 5.0}), tmp_path / "run", fresh=True, rehearsal=True)
+    assert charges_in(own_ledger()) == before, "what left stays charged"
+    run_study(study_of(study={"name": "next"}, privacy={"epsilon": 5.0}), tmp_path / "next")
+
+
+@pytest.mark.parametrize("rehearsal", [True, False])
+def test_a_run_begun_afresh_in_a_copy_leaves_the_original_what_was_kept_for_it(study_of, tmp_path, rehearsal):
+    limit(12.0)
+    stopped(study_of(privacy={"epsilon": 5.0}), tmp_path / "run", round=1)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    run_study(study_of(privacy={"epsilon": 1.0}), tmp_path / "copy", fresh=True, rehearsal=rehearsal)
+    with raises_code(BudgetExhausted, "budget-exhausted-kept"):
+        run_study(study_of(study={"name": "next"}, privacy={"epsilon": 9.0}), tmp_path / "next")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert resume_run(tmp_path / "moved").certificate["statement"]["epsilon"] <= 5
+
+
+def test_a_run_that_was_moved_is_replaced_where_it_is(study_of, tmp_path):
+    limit(8.0)
+    stopped(study_of(privacy={"epsilon": 5.0}), tmp_path / "run", round=1)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    run_study(study_of(study={"name": "next"}, privacy={"epsilon": 5.0}), tmp_path / "moved", fresh=True)
+
+
 def test_a_seeded_run_that_is_replaced_can_begin_again(study_of, tmp_path):
     """It is known by its study: after another run in its folder it repeats its releases, and makes the others."""
     seeded = study_of(study={"seed": 7})

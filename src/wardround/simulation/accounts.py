@@ -1,7 +1,8 @@
 """The ledger of a simulated run: the lasting one of the person who runs it, or a throw-away one in the run's folder.
 
-    ledger.json    the run's name, its ledger, how far that was after the last round, and digests of the pictures, of
-                   the division into hospitals, validation and test patients, and of the test patients
+    ledger.json    the run's name, its ledger, how far that was after the last round, the folder that it began in, and
+                   digests of the pictures, of the division into hospitals, validation and test patients, and of the
+                   test patients
 
 Patients who cannot afford the study are left out before it begins, each by their own history alone. Generated patients
 are nobody, and a rehearsal is charged to nobody's account: their ledger lies in the run's folder, and goes with it.
@@ -20,6 +21,7 @@ import numpy as np
 
 from wardround import __version__
 from wardround.accounting.numbers import number_to_json
+from wardround.boundary.machine import machine_faults
 from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
@@ -73,6 +75,7 @@ class Accounts:
         standing: whose accounts these are.
         digests: of the pictures and the places of patients, by their names in `ledger.json`. Known data could be held
             against them, so they are in no file that is shared.
+        home: the folder that it began in, as `_home_of` has it; empty where an earlier version began it.
     """
 
     ledger: LedgerFile
@@ -80,6 +83,7 @@ class Accounts:
     of: Mapping[HospitalName, Account]
     standing: Standing
     digests: Mapping[str, str]
+    home: str = ""
 
     @property
     def is_lasting(self) -> bool:
@@ -98,6 +102,7 @@ class Accounts:
             "run": self.run,
             "standing": self.standing.value,
             "ledger": ledger,
+            "home": self.home,
             "entries": entries,
             "head": head,
         }
@@ -127,6 +132,56 @@ class Accounts:
                 account.end()
 
 
+@dataclass(frozen=True)
+class _Replaced:
+    """An unfinished run that a new one takes the place of, and the place of its ledger."""
+
+    run: str
+    place: Path
+
+    @classmethod
+    def of(cls, out: Path) -> "_Replaced | None":
+        """Returns the run in a folder; None where it holds none, or a damaged one, or the copy of one.
+
+        A copy and its original are one run in a lasting ledger, where the original may go on.
+        """
+        try:
+            noted = JsonObject(read_json(out / FILE), FILE)
+            if noted.values.get("ledger") is None:
+                return cls(noted.text("run"), out / IN_FOLDER)  # which was copied with it
+            if noted.values.get("home") != _home_of(out):
+                return None
+            return cls(noted.text("run"), Path(noted.text("ledger")))
+        except RecordError:
+            return None
+
+    def ledger_unless(self, path: Path) -> LedgerFile | None:
+        """Returns the run's ledger, open; None where it is the one at `path`, or is not there."""
+        if self.place.resolve() == path.resolve() or not self.place.exists():
+            return None
+        return LedgerFile(self.place, version=__version__)
+
+    def give_up(self, ledger: LedgerFile) -> None:
+        """Ends the run, if it is in this ledger, as `wardround ledger end` does: what it was charged stays charged.
+
+        A seeded run keeps its account. It is known by its study and `_origin_of`, and goes on in any folder.
+        """
+        lines = [
+            line
+            for line, part in ledger.book().parts.items()
+            if part.begun.run == self.run and not (part.begun.seeded or part.is_ended)
+        ]
+        if lines:
+            ledger.end(lines[0])
+
+
+def _home_of(folder: Path) -> str:
+    """Returns the file system's own number of a folder, which stays when it is moved and which no copy has."""
+    with machine_faults(folder):
+        found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
+
+
 @contextmanager
 def begun(
     study: Study, plan: Plan, materials: Materials, out: Path, *, fresh: bool, rehearsal: bool
@@ -134,7 +189,8 @@ def begun(
     """Makes the folder of a new run and opens its hospitals' accounts; the folder is free again at the end.
 
     An unfinished run that it replaces is given up in the same write to their ledger: the new one has what was kept
-    for it, or is refused and leaves it as it was.
+    for it, or is refused and leaves it as it was. In another ledger, as that of a charged run under a rehearsal, it is
+    given up as soon as its files are gone. The copy of a run gives up nothing of the run.
 
     Raises:
         BudgetExhausted: nobody can afford the study; the folder was not touched.
@@ -142,51 +198,39 @@ def begun(
         RecordError: the folder holds something else.
     """
     run = run_of(study, _origin_of(materials), secrets.token_hex(16))
-    replaced = _run_in(out)  # without `fresh` one that was stopped before its study file was there
+    replaced = _Replaced.of(out)  # without `fresh` one that was stopped before its study file was there
+    goes_with_run = rehearsal or (study.privacy.ledger is None and study.site.layout == "phantom")
+    path = out / IN_FOLDER if goes_with_run else study.privacy.ledger or own_ledger()
     with ExitStack() as stack:
-        if rehearsal or (study.privacy.ledger is None and study.site.layout == "phantom"):
-            if (out / IN_FOLDER).exists():
-                LedgerFile(out / IN_FOLDER).close()  # one that cannot be used is refused before a file is removed
+        elsewhere = None if replaced is None else replaced.ledger_unless(path)
+        if elsewhere is not None:
+            stack.enter_context(elsewhere)
+        if goes_with_run:
+            if path.exists():
+                LedgerFile(path).close()  # one that cannot be used is refused before a file is removed
             folder = RunFolder.create(out, fresh=fresh)
             stack.callback(folder.close)
-            ledger = stack.enter_context(LedgerFile(out / IN_FOLDER, version=__version__))
+            ledger = stack.enter_context(LedgerFile(path, version=__version__))
             standing = Standing.REHEARSAL if rehearsal else Standing.GENERATED
-            _give_up(ledger, replaced)
+            if replaced is not None:
+                replaced.give_up(ledger)
             accounts = open_accounts(study, plan, materials, ledger, run, standing)
         else:
-            path = study.privacy.ledger or own_ledger()
             ledger = stack.enter_context(LedgerFile(path, version=__version__))
             with ledger.transaction():
-                _give_up(ledger, replaced)
+                if replaced is not None:
+                    replaced.give_up(ledger)
                 accounts = open_accounts(study, plan, materials, ledger, run, Standing.LASTING)
                 folder = RunFolder.create(out, fresh=fresh)  # which no other process writes
                 stack.callback(folder.close)
             aside = [patient.id for patient in (*materials.split.test, *materials.split.validation)]
             ledger.unprotected(run=run, study=study.digest, persons=aside, purpose="metrics")
+        if replaced is not None and elsewhere is not None:
+            replaced.give_up(elsewhere)
+            elsewhere.close()
+        accounts = replace(accounts, home=_home_of(folder.path))
         accounts.note(folder)
         yield folder, accounts
-
-
-def _run_in(out: Path) -> str | None:
-    """Returns the ledger's name of the run in a folder; None where it holds none, or a damaged one."""
-    try:
-        return JsonObject(read_json(out / FILE), FILE).text("run")
-    except RecordError:
-        return None
-
-
-def _give_up(ledger: LedgerFile, run: str | None) -> None:
-    """Ends a run that is replaced, as `wardround ledger end` does: what it was charged stays charged.
-
-    A seeded run keeps its account. It is known by its study and `_origin_of`, and goes on in any folder.
-    """
-    lines = [
-        line
-        for line, part in ledger.book().parts.items()
-        if part.begun.run == run and not (part.begun.seeded or part.is_ended)
-    ]
-    if lines:
-        ledger.end(lines[0])
 
 
 @contextmanager
@@ -225,7 +269,8 @@ def resumed(study: Study, plan: Plan, materials: Materials, path: Path) -> Itera
         )
     with LedgerFile(place, version=__version__) as ledger:
         ledger.verify(noted.text("head"))
-        yield open_accounts(study, plan, materials, ledger, noted.text("run"), standing)
+        accounts = open_accounts(study, plan, materials, ledger, noted.text("run"), standing)
+        yield replace(accounts, home=str(noted.values.get("home") or ""))
 
 
 def open_accounts(
