@@ -1,5 +1,6 @@
 """Entries to patients, and the same picture under two names."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,15 @@ def test_a_patient_with_two_sites_keeps_both_and_belongs_to_neither():
     )
     patients, _ = group_by_patient(Listing(entries, ("a", "b")), ["1", "2", "3"], NOBODY)
     assert [(p.site, p.sites) for p in patients] == [(None, ("north", "south")), ("north", ("north",))]
+
+
+@pytest.mark.parametrize(("digests", "unreadable"), [(["1", "1"], set()), (["1", "2"], {1})])
+def test_a_picture_that_is_dropped_still_names_a_site(digests, unreadable):
+    """A listing has no contents: check, which reads nothing else, must deal patients as run does."""
+    entries = (Entry("0", 0, "x", site="north"), Entry("1", 0, "x", site="south"))
+    [patient], findings = group_by_patient(Listing(entries, ("a", "b")), digests, frozenset(unreadable))
+    assert (patient.rows, patient.sites, patient.site) == ((0,), ("north", "south"), None)
+    assert findings.two_sites == ("x",)
 
 
 def test_the_digest_knows_contents_labels_and_patients_and_ignores_order():

@@ -17,7 +17,7 @@ def patient(number, label=0, site=None, splits=(None,)):
         ImageRef(f"{number}/{i}.png", label, row=100 * number + i, split=split, digest=f"{number}-{i}", site=site)
         for i, split in enumerate(splits)
     )
-    return Patient(PatientId(f"p{number:04d}"), images, site)
+    return Patient(PatientId(f"p{number:04d}"), images, () if site is None else (site,))
 
 
 def image_set(patients):

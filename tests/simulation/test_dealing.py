@@ -199,7 +199,7 @@ def test_a_patient_keeps_all_images_in_a_new_split():
 
 def test_a_patient_with_two_sites_cannot_be_split_by_site():
     torn = patient(0, site="north")
-    torn = replace(torn, images=(*torn.images, replace(torn.images[0], site="south")), site=None)
+    torn = replace(torn, images=(*torn.images, replace(torn.images[0], site="south")), sites=("north", "south"))
     everyone = image_set([torn, *(patient(i, site=f"site-{i % 2}") for i in range(1, 20))])
     with raises_code(DataError, "data-several-sites"):
         split(everyone, Scheme.SITE)

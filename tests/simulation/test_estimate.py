@@ -82,6 +82,28 @@ def test_what_a_run_refuses_of_listed_patients_and_the_network_is_refused_before
         estimate(study)
 
 
+@pytest.mark.parametrize("content", ["a copy", "unreadable"])
+def test_a_picture_that_run_drops_does_not_take_its_site_with_it(tiny_study, make_pictures, tmp_path, content):
+    """One patient stands at two sites, at one of them with a picture of no use: check and run refuse it."""
+    data = make_pictures(tmp_path / "data", patients=12)
+    pictures = sorted(data.rglob("*.png"))
+    second = pictures[0].with_name("second.png")
+    second.write_bytes(pictures[0].read_bytes() if content == "a copy" else b"no picture at all")
+    rows = [(path, f"site-{number % 2}") for number, path in enumerate(pictures)] + [(second, "site-1")]
+    lines = [
+        f"{path.relative_to(data)},{path.parent.name},{path.parent.parent.name},{site}" for path, site in rows
+    ]
+    (data / "manifest.csv").write_text("\n".join(["image,patient,label,site", *lines]) + "\n")
+    study = tiny_study(
+        data={"layout": "manifest", "path": str(data), "skip_unreadable": True, "phantom": None},
+        hospitals={"count": 2, "scheme": "site"},
+    )
+    with raises_code(DataError, "data-several-sites"):
+        estimate(study)
+    with raises_code(DataError, "data-several-sites"):
+        run_study(study, tmp_path / "run", Silent(), rehearsal=True)
+
+
 def test_copies_inside_patients_may_bring_a_hospital_to_its_number_of_images_and_are_not_judged(
     tiny_study, make_pictures, tmp_path
 ):

@@ -54,8 +54,13 @@ def group_by_patient(
         for row in rows_of(number):
             yield ImageRef(entry.file, entry.label, row, entry.split, digests[number], entry.site, entry.groups)
 
+    sites: dict[str | None, set[str]] = defaultdict(set)
+    for entry in listing.entries:  # unreadable ones and copies too: what is foreseen of a listing is what is dealt
+        if entry.site is not None:
+            sites[entry.patient].add(entry.site)
     patients = tuple(
-        _patient(key, [image for number in people[key] for image in images(number)]) for key in sorted(people)
+        _patient(key, [image for number in people[key] for image in images(number)], sites[key])
+        for key in sorted(people)
     )
     findings = Findings(
         unreadable=tuple(listing.entries[number].file for number in sorted(unreadable)),
@@ -89,10 +94,9 @@ def digest_of(patients: Iterable[Patient]) -> str:
     return hashlib.sha256(facts.encode("utf-8", "surrogatepass")).hexdigest()  # a file's name may be no UTF-8
 
 
-def _patient(key: str, images: list[ImageRef]) -> Patient:
+def _patient(key: str, images: list[ImageRef], sites: set[str]) -> Patient:
     ordered = tuple(sorted(images, key=lambda image: (image.file, image.row)))
-    sites = {image.site for image in ordered if image.site is not None}
-    return Patient(PatientId(key), ordered, sites.pop() if len(sites) == 1 else None)
+    return Patient(PatientId(key), ordered, tuple(sorted(sites)))
 
 
 def _files(group: list[Entry]) -> tuple[str, ...]:

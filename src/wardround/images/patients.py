@@ -38,12 +38,18 @@ class Patient:
     Args:
         id: folded (`identity.folded`); never leaves the hospital.
         images: at least one.
-        site: the hospital the person belongs to; None where unknown, or where their images name two.
+        sites: every hospital that the data names for this person, sorted. Pictures that were left out count: a person's
+            site follows from names and tables, and from no picture's content.
     """
 
     id: PatientId
     images: tuple[ImageRef, ...]
-    site: str | None = None
+    sites: tuple[str, ...] = ()
+
+    @property
+    def site(self) -> str | None:
+        """The hospital the person belongs to; None where unknown, or where two are named."""
+        return self.sites[0] if len(self.sites) == 1 else None
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -59,12 +65,6 @@ class Patient:
     def rows(self) -> tuple[int, ...]:
         """The rows of the images in `ImageSet.pixels`."""
         return tuple(image.row for image in self.images)
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Every hospital named for this person or one of their images, sorted."""
-        named = {self.site} | {image.site for image in self.images}
-        return tuple(sorted(site for site in named if site is not None))
 
 
 @dataclass(frozen=True)
