@@ -22,7 +22,7 @@ STATEMENT = Statement(
     sampler="a Poisson sample of the patients, each with probability 0.05",
     mechanism="Gaussian",
     noise_multiplier=1.1,
-    clipping_norm=0.5,
+    bound=0.5,
     releases=3_000,
     released_what="the noised sum of clipped gradients of every round",
     released_to="every participating hospital and every recipient of the model",
@@ -108,7 +108,7 @@ def test_a_division_that_couples_patients_stands_in_every_rendering_of_a_guarant
     "statement",
     [
         STATEMENT, NO_GUARANTEE, replace(STATEMENT, seeded=True, simulated=True),
-        replace(STATEMENT, division=Division.FIXED),
+        replace(STATEMENT, division=Division.FIXED), replace(STATEMENT, bound_name="truncation"),
     ],
 )  # fmt: skip
 def test_a_statement_survives_json(statement):

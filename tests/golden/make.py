@@ -93,6 +93,7 @@ def observed(folder: Path) -> Found:
     insiders: Any = certificate["insiders"]
     validation: Any = results["validation"]
     said = ("caveats", "released_what", "released_to", "reason", "sampler")  # all of it stands in the sentence
+    [bound] = statement.keys() & {"clipping_norm", "truncation", "row_norm", "sensitivity"}
     return {
         "weights": _hashes(folder / "model.safetensors"),
         "released": _hashes(folder / "released.safetensors"),
@@ -103,8 +104,12 @@ def observed(folder: Path) -> Found:
             "rounds": {str(line["round"]): _numbers(line["metrics"]) for line in rounds if "metrics" in line},
         },
         "promise": {
-            "statement": {key: value for key, value in statement.items() if key not in said},
-            "sentence": certificate["sentence"],
+            "statement": {
+                "clipping_norm" if key == bound else key: value  # its name when the numbers were frozen
+                for key, value in statement.items()
+                if key not in said
+            },
+            "sentence": certificate["sentence"].replace(f" and {bound} ", " and clipping_norm "),
             "short": certificate["short"],
             "event": json.dumps(certificate["event"], sort_keys=True),
             "insiders": [f"{row['adversary']}: {row['epsilon']}" for row in insiders],

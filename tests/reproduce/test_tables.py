@@ -61,7 +61,7 @@ def one_group(monkeypatch):
 
 def promise(**keys):
     fields: dict[str, Any] = dict(
-        epsilon=2.0, delta=1e-5, sampler="", mechanism="", noise_multiplier=1.0, clipping_norm=1.0, releases=1,
+        epsilon=2.0, delta=1e-5, sampler="", mechanism="", noise_multiplier=1.0, bound=1.0, releases=1,
         released_what="", released_to="", noiser=ByEachHospital(2),
     )  # fmt: skip
     return Statement(**(fields | keys))

@@ -23,6 +23,7 @@ _TRUST = {
     Trust.SECURE_AGGREGATION: "Each hospital adds a share of the noise, and only the noised sum is revealed.",
     Trust.NOBODY: "Each hospital adds all of the noise itself; nobody else is trusted.",
 }
+_BOUNDS = ("clipping_norm", "truncation", "row_norm", "sensitivity")
 _METHODS = {
     AccountantKind.PLD: "privacy loss distributions",
     AccountantKind.RDP: "Rényi differential privacy",
@@ -35,6 +36,7 @@ class Statement:
 
     Attributes:
         sampler: how patients were drawn, such as "Poisson sampling with probability 0.05".
+        bound: that the noise is measured against; in JSON it goes by its `bound_name`.
         releases: noised results that epsilon covers, all together.
         released_what: such as "the noised sum of clipped gradients of every round".
         released_to: the parties that see it, such as "every participating hospital and every recipient of the model".
@@ -43,6 +45,8 @@ class Statement:
             infinite.
         clipping: how gradients are brought to the clipping norm, such as "each layer apart"; empty when flat.
         division: how patients came to their places; one that couples patients is part of every sentence.
+        bound_name: `clipping_norm`, the L2 norm of a gradient or an update; `truncation`, the size of a coordinate;
+            `row_norm`, of a picture's features; or `sensitivity`, of what is released.
     """
 
     epsilon: float
@@ -50,7 +54,7 @@ class Statement:
     sampler: str
     mechanism: str
     noise_multiplier: float
-    clipping_norm: float
+    bound: float
     releases: int
     released_what: str
     released_to: str
@@ -66,6 +70,7 @@ class Statement:
     caveats: tuple[str, ...] = ()
     clipping: str = ""
     division: Division = Division.BY_OWN_ID
+    bound_name: str = "clipping_norm"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "caveats", tuple(self.caveats))
@@ -111,11 +116,13 @@ class Statement:
     def to_json(self) -> JsonDict:
         """The statement as a JSON object; an infinite epsilon is the string 'infinity'."""
         data: JsonDict = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name != "noiser"
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in ("noiser", "bound", "bound_name")
         }
         return data | {
             "epsilon": number_to_json(self.epsilon),
-            "clipping_norm": number_to_json(self.clipping_norm),
+            self.bound_name: number_to_json(self.bound),
             "trust": self.trust.value,
             "hospitals": self.noiser.hospitals,
             "colluders": colluders_of(self.noiser),
@@ -137,11 +144,14 @@ class Statement:
         try:
             rest = dict(data)
             trust, *numbers = (rest.pop(key) for key in ("trust", "hospitals", "colluders", "dropouts"))
+            [name] = [key for key in _BOUNDS if key in rest]
+            bound = number_from_json(rest.pop(name))
             return cls(
                 **{  # type: ignore[arg-type]  # a missing or unknown key is a TypeError, caught below
                     **rest,
                     "epsilon": number_from_json(data["epsilon"]),
-                    "clipping_norm": number_from_json(data["clipping_norm"]),
+                    "bound": bound,
+                    "bound_name": name,
                     "noiser": noiser_of(Trust(str(trust)), *map(_whole, numbers)),
                     "unit": PrivacyUnit(str(data["unit"])),
                     "relation": NeighboringRelation(str(data["relation"])),
@@ -180,7 +190,7 @@ class Statement:
             return f"{released}."
         return (
             f"{released}, protected by the {self.mechanism} mechanism with noise_multiplier "
-            f"{self.noise_multiplier:.4g} and clipping_norm {self.clipping_norm:.4g}"
+            f"{self.noise_multiplier:.4g} and {self.bound_name} {self.bound:.4g}"
             f"{f' ({self.clipping})' if self.clipping else ''}, on {self.sampler}."
         )
 

@@ -37,13 +37,13 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
     shares = plan.noiser if isinstance(plan.noiser, NoiseShares) else None
     adaptive = clip_of(plan.training).adaptive  # a norm that follows the gradients may rise in every round
     rises = 0.0 if adaptive is None else adaptive.rate * adaptive.quantile * (study.training_rounds - 1)
-    norm = words.clipping_norm * math.exp(min(rises, 700.0))  # beyond, a float has no place for it
+    norm = words.bound * math.exp(min(rises, 700.0))  # beyond, a float has no place for it
     weights, threads, own = study.model.weights_sha256, study.performance.threads, study.model.own_encoder
     at_most = (
         ("delta", "`[privacy] delta`", plan.delta, rules.delta),
         ("most-epsilon", "epsilon", plan.epsilon, rules.most_epsilon),
         ("most-epsilon", "`[evaluation] epsilon`", _noised_epsilon(plan), rules.most_epsilon),
-        ("greatest-clip", "`[privacy] clipping_norm`", norm, rules.greatest_clipping_norm),
+        ("greatest-clip", f"`[privacy] {words.bound_name}`", norm, rules.greatest_clipping_norm),
         ("spare", "`[privacy] spare_attempts`", study.privacy.spare, rules.most_spare_attempts),
         ("threads", "`[performance] threads`", threads or 0, rules.threads),
     )

@@ -61,6 +61,7 @@ class OutputPerturbation:
     unit = PrivacyUnit.PATIENT
     relation = NeighboringRelation.ADD_OR_REMOVE_ONE
     name = "Gaussian (on the weights, output perturbation)"
+    bound_name = "row_norm"
 
     def __post_init__(self) -> None:
         GaussianEvent(self.noise_multiplier)  # refuses what is no noise
@@ -90,7 +91,7 @@ class OutputPerturbation:
         return GaussianEvent(self.noise_multiplier)
 
     @property
-    def clipping_norm(self) -> float:
+    def bound(self) -> float:
         """The bound on a picture's row of features."""
         return self.fit.row_norm
 

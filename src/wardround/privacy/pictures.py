@@ -37,7 +37,7 @@ class PictureMechanism(Mechanism, Protocol):
 
     @property
     def bound(self) -> float:
-        """The sensitivity that the noise is measured against, for the statement."""
+        """The sensitivity that the noise is measured against, and is named so."""
 
     @property
     def caveats(self) -> tuple[str, ...]:

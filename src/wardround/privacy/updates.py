@@ -44,6 +44,14 @@ class Mechanism(Protocol):
     def what(self) -> str:
         """The released quantity, for the statement."""
 
+    @property
+    def bound(self) -> float:
+        """The bound that the noise is measured against."""
+
+    @property
+    def bound_name(self) -> str:
+        """The name of the bound, as `Statement` has it."""
+
 
 class UpdateMechanism(Mechanism, Protocol):
     """The mechanism between a hospital's update and the wire.
@@ -59,10 +67,6 @@ class UpdateMechanism(Mechanism, Protocol):
     @property
     def relation(self) -> NeighboringRelation:
         """In what neighbours differ."""
-
-    @property
-    def clipping_norm(self) -> float:
-        """The bound that the update is brought to."""
 
     @property
     def selects(self) -> bool:
@@ -95,12 +99,18 @@ class ClippedUpdate:
     relation = NeighboringRelation.REPLACE_ONE
     selects = False
     name = "Gaussian"
+    bound_name = "clipping_norm"
     what = "each hospital's update after its local training, clipped as a whole and noised"
 
     def __post_init__(self) -> None:
         if not 0 < self.clipping_norm < float("inf"):
             raise PrivacyError(f"clipping_norm must be > 0 and finite, got {self.clipping_norm}.")
         GaussianEvent(self.noise_multiplier)  # refuses what is no noise
+
+    @property
+    def bound(self) -> float:
+        """See `Mechanism`."""
+        return self.clipping_norm
 
     @property
     def event(self) -> Event:

@@ -11,6 +11,7 @@ from tests.cases import family
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import ComposedEvent, GaussianEvent, PureEvent, SelfComposedEvent
+from wardround.accounting.statement import Statement
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
@@ -246,6 +247,17 @@ def test_the_statement_says_the_total(tiny_study):
     for part in ("Replacing one hospital", "at most 10 coordinates", "sparse vector", "4 releases"):
         assert part in sentence
     assert {row.epsilon for row in insiders_of(plan)} == {plan.epsilon}
+
+
+@pytest.mark.parametrize("kind", ["sparse-vector", "top-k"])
+def test_a_statement_names_the_bound_on_a_coordinate(tiny_study, kind):
+    """It is no norm: an update may be as many times longer as the square root of the number of its coordinates."""
+    statement = statement_of(plan_with(tiny_study, kind, 2.0), simulated=True, seeded=False)
+    assert " and truncation 0.1, on " in statement.sentence()
+    assert "clipping_norm" not in statement.sentence()
+    assert statement.to_json()["truncation"] == 0.1
+    assert "clipping_norm" not in statement.to_json()
+    assert Statement.from_json(statement.to_json()) == statement
 
 
 @pytest.mark.parametrize("noiser", [NoiseShares(3, 1), ByCoordinator(3)], ids=["shares", "coordinator"])

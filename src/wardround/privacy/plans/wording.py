@@ -107,19 +107,21 @@ class Words:
 
     Attributes:
         noise_multiplier: noise over sensitivity.
-        clipping_norm: the bound that the noise is measured against.
+        bound: that the noise is measured against.
         clipping: how gradients are brought to it; empty where flat, or where nothing is promised.
         caveats: whole sentences, before those about the number of patients.
+        bound_name: of the bound; see `Statement`.
     """
 
     mechanism: str
     noise_multiplier: float
-    clipping_norm: float
+    bound: float
     clipping: str
     sampler: str
     released: str
     released_to: str
     caveats: tuple[str, ...] = (FLOATING_POINT_CAVEAT,)
+    bound_name: str = "clipping_norm"
 
 
 def words_of(plan: Plan) -> Words:
@@ -153,11 +155,12 @@ def words_of(plan: Plan) -> Words:
             return Words(
                 part.mechanism.name,
                 part.mechanism.noise_multiplier,
-                part.mechanism.clipping_norm,
+                part.mechanism.bound,
                 "",
                 _training_sampler(part, one),
                 part.mechanism.what.replace("one patient", f"one {one}"),
                 seen_by,
+                bound_name=part.mechanism.bound_name,
             )
         case NoisedPictures():
             pictures, labels = part.release.pictures, part.release.labels
@@ -170,12 +173,13 @@ def words_of(plan: Plan) -> Words:
                 pictures.what,
                 "everybody",
                 (),
+                pictures.bound_name,
             )
         case NothingTrained():
             said = evaluation_statement(plan, simulated=False, seeded=False)
             return Words(
-                said.mechanism, said.noise_multiplier, said.clipping_norm, "", said.sampler,
-                said.released_what, said.released_to, said.caveats,
+                said.mechanism, said.noise_multiplier, said.bound, "", said.sampler,
+                said.released_what, said.released_to, said.caveats, said.bound_name,
             )  # fmt: skip
         case NotPrivate():
             drawn = part.participation
@@ -199,7 +203,8 @@ def statement_of(
         sampler=words.sampler,
         mechanism=words.mechanism,
         noise_multiplier=words.noise_multiplier,
-        clipping_norm=words.clipping_norm,
+        bound=words.bound,
+        bound_name=words.bound_name,
         clipping=words.clipping,
         releases=done + (counts if plan.count is not None else 0),
         released_what=words.released + (_counted(counts, plan.persons.one) if plan.count is not None else ""),
@@ -237,7 +242,8 @@ def evaluation_statement(plan: Plan, *, simulated: bool, seeded: bool) -> Statem
         sampler=f"full participation: every test {one} once",
         mechanism="discrete Gaussian on a grid" if masked else "Gaussian",
         noise_multiplier=0.0 if isinstance(part, OpenHistograms) else part.noise.noise_multiplier,
-        clipping_norm=math.inf if isinstance(part, OpenHistograms) else part.sensitivity,
+        bound=math.inf if isinstance(part, OpenHistograms) else part.sensitivity,
+        bound_name="sensitivity",
         releases=planned_releases(part),
         released_what=(_OPEN_SCORES if open_ else _SUMMED_SCORES if masked else _NOISED_SCORES).format(one),
         released_to="the coordinator, every hospital and every reader of the record",

@@ -14,7 +14,7 @@ def no_guarantee(reason: str, mechanism: str, released_what: str, hospitals: int
         sampler="whatever the loop drew",
         mechanism=mechanism,
         noise_multiplier=0.0,
-        clipping_norm=math.inf,
+        bound=math.inf,
         releases=1,
         released_what=released_what,
         released_to="every recipient",

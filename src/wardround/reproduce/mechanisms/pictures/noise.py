@@ -76,6 +76,7 @@ class NoisedPixels:
     neighbourhood: int | None = None
 
     reads_features = False
+    bound_name = "sensitivity"
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
@@ -187,6 +188,7 @@ class NoisedFeatures:
     noise_multiplier: float
 
     reads_features = True
+    bound_name = "sensitivity"
     caveats = ()
 
     def __post_init__(self) -> None:

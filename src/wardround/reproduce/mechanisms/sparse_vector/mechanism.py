@@ -34,6 +34,7 @@ class _Choosing:
     unit = PrivacyUnit.HOSPITAL
     relation = NeighboringRelation.REPLACE_ONE
     selects = True
+    bound_name = "truncation"
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
@@ -52,7 +53,7 @@ class _Choosing:
         )
 
     @property
-    def clipping_norm(self) -> float:
+    def bound(self) -> float:
         """The bound on each coordinate."""
         return self.truncation
 
