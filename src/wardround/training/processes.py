@@ -138,14 +138,16 @@ class Processes(Generic[Context]):
         self._most, self._room = most, room
         self._all: list[_Process] = []
         self._free: list[_Process] = []  # none of them has an answer that was not read
-        self._end = weakref.finalize(self, _end, self._all, os.getpid())
+        self._owner = os.getpid()
+        weakref.finalize(self, _end, self._all, self._owner)
 
     def each(
         self, function: Callable[[Context, Item], Found], items: Sequence[Item], context: Context
     ) -> Iterator[tuple[int, Found]]:
         """Yields the place of each item and a function of the context and that item, in the order they are done.
 
-        An error of the function is raised here, and its warnings are given here. An item whose process was killed is
+        An error of the function is raised here and ends all processes; others are forked for the next items. Warnings
+        of the function are given here. An item whose process was killed is
         computed in this one, where nothing of it was seen: no number is drawn for two results.
 
         Args:
@@ -182,10 +184,9 @@ class Processes(Generic[Context]):
             raise
 
     def close(self) -> None:
-        """Ends all processes; more than once is no fault. Items are then computed in this process."""
-        self._most = 0
+        """Ends all processes; others are forked when there are items for them."""
         self._free.clear()
-        self._end()
+        _end(self._all, self._owner)
 
     def _forked(self, context: Context) -> _Process | None:
         """Returns a new process; None where there are enough, or the system has no room for it."""
