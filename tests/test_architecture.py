@@ -207,7 +207,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "archives": {"findings"},
         "store": {"archives", "findings"},
         "arrays": {"archives", "store"},
-        "class_names": {"entries", "identity"},
+        "class_names": {"entries", "findings", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
         "table": {"class_names", "csv_file", "entries", "findings", "identity", "listing", "store"},

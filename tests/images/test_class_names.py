@@ -116,3 +116,35 @@ def test_a_patient_at_two_sites_is_asked_about(tmp_path):
     assert {notice.code: notice for notice in inspect(images).notices}["two_sites"].names == ("p0",)
     (root / "manifest.csv").write_text(table.replace("south", "north"))
     assert load_images("manifest", root, cache_dir=tmp_path / "cache", image_size=16).findings.two_sites == ()
+
+
+AGES = [str(20 + n) for n in range(41)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "code"),
+    [
+        (AGES, "data-many-classes"),
+        ([f"patient{n:05}" for n in range(48)], "data-many-classes"),
+        ([f"{n * 0.37:.2f}" for n in range(30)] * 5, "data-many-classes"),
+        ([chr(97 + n) * 3 for n in range(25)] * 4, "data-many-classes"),
+        (["Mass", "Effusion|Mass", "No Finding"] * 3, "data-multi-label"),
+        (["mass", "nodule", "mass; nodule"], "data-multi-label"),
+        (["['normal']", "['fibrosis', 'chronic changes']"], "data-multi-label"),
+        ([chr(97 + n) * 3 for n in range(25)] * 5, None),
+        (AGES[:20], None),
+        (["benign", "malignant", "cyst, benign", "1+", "2+", "R&D"], None),
+    ],
+)
+def test_names_that_are_hardly_classes_are_refused_until_the_study_names_them(tmp_path, labels, code):
+    """Patients, ages and several labels in one cell: the first would leave in a model's list of classes."""
+    store = open_store(set_of(tmp_path, [f'"{label}"' for label in labels]))
+    if code is None:
+        assert len(list_entries("manifest", store, None).class_names) == len(set(labels))
+        return
+    with raises_code(DataError, code):
+        list_entries("manifest", store, None)
+    looked = list_entries("manifest", store, None, ReaderOptions(looking=True))
+    assert [error.code for error in looked.refusals] == [code]
+    named = ReaderOptions(classes=Classes(tuple(dict.fromkeys(labels))))
+    assert len(list_entries("manifest", store, None, named).class_names) == len(set(labels))

@@ -82,7 +82,7 @@ def test_masks_may_be_called_as_their_pictures_and_a_word_for_masks(tmp_path):
 def test_the_refusal_of_masks_names_all_their_folders_and_those_of_images(tmp_path):
     for folder in ("COVID", "COVID_masks", "Normal", "Normal_masks"):
         picture(tmp_path, f"all/{folder}/1.png")
-        picture(tmp_path, f"deep/ill/p{folder[0]}/{folder}/1.png")
+        picture(tmp_path, f"deep/ill/p{ord(folder[0])}/{folder}/1.png")
         picture(tmp_path, f"else/{'Manual/' if 'mask' in folder else ''}{folder}/{folder[0]}.png")
     with raises_code(DataError, "data-masks-beside-images") as caught:
         listed(tmp_path / "all")
@@ -202,3 +202,47 @@ def test_a_train_csv_without_train_images_is_not_taken_for_aptos(tmp_path):
     picture(tmp_path, "train/a.png")
     (tmp_path / "train.csv").write_text("image_id,class_name\na,Mass\n")
     assert guess_layout(open_store(tmp_path)) == "folder"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("patient00001/study1/a.png", "patient00002/study1/b.png", "patient00002/study2/c.png"),
+        ("train/sub-01/a.png", "train/sub-02/b.png", "test/sub-03/c.png"),
+        ("Case 1/a.png", "Case 2/b.png", "normal/c.png"),
+        ("P7/a.png", "P12/b.png"),
+        ("study1/a.png", "study2/b.png"),
+    ],
+)
+def test_folders_of_patients_are_no_classes(tmp_path, files):
+    """A study would be of patients called `study1`, and the patients' ids would leave as names of classes."""
+    for name in files:
+        picture(tmp_path, name)
+    with raises_code(DataError, "data-numbered-parts"):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "around"),
+    [("set", "set"), ("set/set", "set/set"), ("set/Training", "set"), ("breast/a/b", "breast/a/b")],
+)
+def test_folders_around_the_classes_are_named(tmp_path, folder, around):
+    for name in ("benign/a.png", "malignant/b.png", "grade 2/c.png"):
+        picture(tmp_path, f"{folder}/{name}")
+    with raises_code(DataError, "data-parts-inside") as caught:
+        listed(tmp_path)
+    assert f"in the one folder {around}. " in str(caught.value)
+    assert len(listed(tmp_path / around).class_names) == 3
+    (tmp_path / "loose.png").write_bytes((tmp_path / folder / "benign/a.png").read_bytes())
+    with open_layout("folder", tmp_path) as store:
+        assert len(look_at_entries("folder", store, None, ReaderOptions(looking=True)).class_names) == 3
+
+
+def test_one_folder_of_patients_is_a_class(tmp_path):
+    for name in ("p1", "p2", "0031"):
+        picture(tmp_path, f"ill/{name}/a.png")
+    with raises_code(DataError, "data-one-class"):
+        listed(tmp_path)
+    picture(tmp_path, "ill/smith/a.png")
+    picture(tmp_path, "ill/jones/a.png")
+    assert len(listed(tmp_path, classes=Classes(("ill", "well"), {})).entries) == 5

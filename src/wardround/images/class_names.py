@@ -6,16 +6,24 @@ are no grades until a study states their order.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.entries import Target
+from wardround.images.findings import shortened
 from wardround.images.identity import folded, is_missing
 
 _NUMBER = re.compile(r"[-+]?\d{1,18}(\.\d{1,18})?", re.ASCII)
 _UNKNOWN = ("-1", "-1.0")
 """A number that tables write for a label that is not known."""
+
+MOST_CLASSES = 20
+"""More names with digits, or with few pictures, are those of persons or values unless a study names its classes."""
+
+_FEW_PICTURES = 5
+_JOINED = re.compile(r"\s*[|;,+&]\s*")
 
 
 def number_of(name: str) -> Fraction | None:
@@ -92,3 +100,45 @@ def unordered(class_names: tuple[str, ...], target: Target) -> DataError | None:
         "`wardround data check`).",
         code="data-grades-order",
     )
+
+
+def strange(class_names: Sequence[str], num_pictures: int) -> list[DataError]:
+    """Returns the refusals of names that are hardly classes: several labels in one, and too many of them.
+
+    Names of classes leave with a model. Ids of persons among them would leave as well, and the persons' folders would
+    not be what is protected.
+
+    >>> [error.code for error in strange(["Effusion", "Mass", "Effusion|Mass"], 90)]
+    ['data-multi-label']
+    >>> strange(["benign", "malignant", "cyst, benign"], 90)
+    []
+    """
+    names = {_bare(name) for name in class_names}
+    joined = [name for name in class_names if _is_joined(name, names)]
+    several = DataError(
+        f"a picture must have one label, got several in one: {shortened(joined)}. Multi-label sets are not read: give "
+        "each picture one class, such as one column's yes or no; if these are classes, name them in `[data] classes`.",
+        code="data-multi-label",
+    )
+    with_digit = sum(any(letter.isdigit() for letter in name) for name in class_names)
+    are_few = num_pictures < _FEW_PICTURES * len(class_names)
+    many = len(class_names) > MOST_CLASSES and (2 * with_digit > len(class_names) or are_few)
+    too_many = DataError(
+        f"more than {MOST_CLASSES} classes must have words as names and {_FEW_PICTURES} pictures or more each, got "
+        f"{len(class_names)} for {counted(num_pictures, 'picture')}: {shortened([*class_names])}. If they are "
+        "patients, give the labels in a manifest.csv (image, patient, label); if they are values, such as an age, make "
+        "classes of ranges; if they are classes, name them in `[data] classes`.",
+        code="data-many-classes",
+    )
+    return [*([several] if joined else []), *([too_many] if many else [])]
+
+
+def _bare(name: str) -> str:
+    return name.strip("[]'\" ")
+
+
+def _is_joined(name: str, names: Collection[str]) -> bool:
+    """Returns True for a list, for labels joined by a bar, and by another separator where each is a label by itself."""
+    parts = [_bare(part) for part in _JOINED.split(_bare(name))]
+    is_list = name.startswith("[") or "|" in name
+    return len(parts) > 1 and all(parts) and (is_list or all(part in names for part in parts))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wardround.errors import DataError, as_one
-from wardround.images.class_names import unordered
+from wardround.images.class_names import strange, unordered
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.decode.raw import Decoder
 from wardround.images.entries import Entry, Region, Target
@@ -209,8 +209,8 @@ class ReaderOptions:
         """Returns the entries with the study's classes, where it names them.
 
         Raises:
-            DataError: grades are words in an order that nobody stated, two values of masks have one name, or see
-                `Classes.of`.
+            DataError: names that are hardly classes (`class_names.strange`), grades that are words in an order that
+                nobody stated, two values of masks with one name, or see `Classes.of`.
         """
         if self.classes is not None:
             try:
@@ -224,7 +224,10 @@ class ReaderOptions:
                 f"every value of masks must have another name, got {shortened(sorted(twice))} twice. Rename one.",
                 code="data-class-names",
             )
-        return replace(listing, refusals=(*listing.refusals, *self.refused([wrong] if wrong else [])))
+        errors = [wrong] if wrong else []
+        if listing.target is not Target.MASKS and not listing.is_ordered:
+            errors += strange(listing.class_names, len(listing.entries))
+        return replace(listing, refusals=(*listing.refusals, *self.refused(errors)))
 
 
 NO_OPTIONS = ReaderOptions()

@@ -47,11 +47,11 @@ _IMAGES = {"images", "image", "imgs", "img"}
 _MOST_OF_ONE_MASK = 8
 """The pictures that have one mask, at most: kinds of one scan."""
 
-_SHARD = re.compile(
-    rf"(.*?{WORD_START}(?i:images?|imgs?|pictures?|parts?|folds?|batch|shard|chunk|split|data|(?:data|sub)?set))"
-    r"[ _.-]*\d+"
-)
-"""A numbered part of a set that was cut for its size, such as `images_001`, `HAM10000_images_part_1`, `fold_0`."""
+_SHARD = r"images?|imgs?|pictures?|parts?|folds?|batch|shard|chunk|split|data|(?:data|sub)?set"
+_PERSON = r"p|pat|pt|patients?|id|subj?|subjects?|persons?|participants?|cases?|study|series|visits?|ses|sessions?"
+_NUMBERED = re.compile(rf"(.*?{WORD_START}(?i:{_SHARD}|{_PERSON}))[ _.-]*\d+")
+"""A numbered part of a set that was cut for its size, such as `images_001`, `HAM10000_images_part_1`, `fold_0`; or a
+patient or a visit, such as `patient00001`, `sub-01`, `study1`."""
 
 
 def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -88,10 +88,10 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     )
     paths = {file: file.split("/") for file in [*pictures, *unread] if file not in beside_pictures}
     refusals = []
-    inside = _parts_inside(paths.values())
+    depth, inside = _inside(paths.values(), options.listed)
     if inside is not None:
         refusals.append(inside)
-        paths = {file: path[1:] for file, path in paths.items()}
+        paths = {file: path[depth:] if len(path) > 1 else path for file, path in paths.items()}
     tops = sorted({path[0] for path in paths.values() if len(path) > 1})
     parts = [top for top in tops if top.casefold() in PARTS]
     if parts and parts != tops:
@@ -153,16 +153,27 @@ def _of_classes(unread: Sequence[str], pictures: Sequence[str], options: ReaderO
     return found
 
 
-def _parts_inside(paths: Iterable[Sequence[str]]) -> DataError | None:
-    """Returns the refusal of published parts that lie in one folder, which should be the data folder."""
-    deep = [path for path in paths if len(path) > 1]
-    tops = {path[0] for path in deep}
-    below = {path[1] for path in deep if len(path) > 2 and path[1].casefold() in PARTS}
-    if not below or len(tops) != 1 or tops & PARTS.keys():
-        return None
-    return DataError(
-        f"classes must lie at the top of the data folder or in published parts, got {', '.join(sorted(below))} in "
-        f"the one folder {', '.join(tops)}. Give that folder as the data folder.",
+def _inside(paths: Iterable[Sequence[str]], classes: Collection[str]) -> tuple[int, DataError | None]:
+    """Returns the number of folders around published parts or classes, and their refusal; 0 where there are none.
+
+    Folders below a single one are taken for classes if most of their names are words: with numbers they are patients.
+    """
+    deep = [path[:-1] for path in paths if len(path) > 1]
+    around: list[str] = []
+    while len(tops := {folders[len(around)] if len(folders) > len(around) else None for folders in deep}) == 1:
+        [top] = tops
+        if top is None or top.casefold() in PARTS or folded(top) in classes:
+            break
+        around.append(top)
+    below = sorted(top for top in tops if top is not None)
+    words = [name for name in below if not any(letter.isdigit() for letter in name)]
+    has_parts = any(name.casefold() in PARTS for name in below)
+    if not around or not (has_parts or (None not in tops and len(below) > 1 and 2 * len(words) > len(below))):
+        return 0, None
+    return len(around), DataError(
+        f"classes must lie at the top of the data folder or in published parts, got {shortened(below)} in the one "
+        f"folder {'/'.join(around)}. Give that folder as the data folder; if it is a class, name it in `[data] "
+        "classes`.",
         code="data-parts-inside",
     )
 
@@ -254,20 +265,25 @@ def _of_masks(images: set[str], masks: set[str]) -> DataError:
 
 
 def _numbered(folders: set[str]) -> DataError | None:
-    """Returns the refusal of folders that are numbered parts of one set, also where others lie beside them."""
-    stems: dict[str, list[str]] = defaultdict(list)
-    for folder in sorted(folders):
-        if match := _SHARD.fullmatch(folder):
-            stems[match[1].casefold()].append(folder)
-    parts = [folder for found in stems.values() if len(found) > 1 for folder in found]
-    if not parts:
+    """Returns the refusal of folders that are numbered parts of one set or patients, also beside other folders."""
+    found = _alike_but_for_numbers(folders)
+    if not found:
         return None
     return DataError(
-        f"folders must be classes, got numbered parts of one set: {shortened(parts)}. Give the labels in a "
-        f"{METADATA} or a manifest.csv (image, patient, label); if the folders are classes, name them in `[data] "
-        "classes`.",
+        f"folders must be classes, got numbered parts of one set, patients or visits: {shortened(found)}. Give the "
+        f"labels in a {METADATA} (file,label,patient_id) or a manifest.csv (image, patient, label); if the folders are "
+        "classes, name them in `[data] classes`.",
         code="data-numbered-parts",
     )
+
+
+def _alike_but_for_numbers(folders: Iterable[str]) -> list[str]:
+    """Returns the names that `_NUMBERED` finds and that differ from another one in the number alone, sorted."""
+    stems: dict[str, list[str]] = defaultdict(list)
+    for folder in sorted(folders):
+        if match := _NUMBERED.fullmatch(folder):
+            stems[match[1].casefold()].append(folder)
+    return [folder for found in stems.values() if len(found) > 1 for folder in found]
 
 
 def _not_read(placed: Sequence[_Placed]) -> tuple[str, ...]:
