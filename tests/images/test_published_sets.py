@@ -7,7 +7,7 @@ from tests.images.test_field_sets import listed, picture
 from wardround.errors import DataError
 from wardround.images.all_pictures import unread_tables
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.listing import Classes, ReaderOptions
+from wardround.images.listing import ByPattern, Classes, ReaderOptions
 from wardround.images.load import look_at_entries, open_layout
 from wardround.images.store import Store, open_store
 
@@ -246,3 +246,25 @@ def test_one_folder_of_patients_is_a_class(tmp_path):
     picture(tmp_path, "ill/smith/a.png")
     picture(tmp_path, "ill/jones/a.png")
     assert len(listed(tmp_path, classes=Classes(("ill", "well"), {})).entries) == 5
+
+
+@pytest.mark.parametrize(
+    ("folders", "count", "are_kinds"),
+    [
+        (("colon/aca", "colon/normal", "lung/aca2", "lung/scc"), 10, True),
+        (("benign/adenosis", "malignant/carcinoma"), 10, True),
+        (("benign/smith", "benign/jones", "malignant/lee"), 9, False),
+        (("benign/a1", "benign/lee", "malignant/b2"), 20, False),
+    ],
+)
+def test_kinds_of_pictures_below_a_class_are_no_patients(tmp_path, folders, count, are_kinds):
+    """Subtypes of a tumour with all their pictures would be two patients, and a guarantee for one patient untrue."""
+    for folder in folders:
+        for n in range(count):
+            picture(tmp_path, f"{folder}/{n}.png")
+    if not are_kinds:
+        assert len({entry.patient for entry in listed(tmp_path).entries}) == len(folders)
+        return
+    with raises_code(DataError, "data-patient-in-every-class"):
+        listed(tmp_path)
+    assert len(listed(tmp_path, names=ByPattern("^[^/]+/([^/]+)/")).entries) == count * len(folders)

@@ -47,6 +47,9 @@ _IMAGES = {"images", "image", "imgs", "img"}
 _MOST_OF_ONE_MASK = 8
 """The pictures that have one mask, at most: kinds of one scan."""
 
+_PICTURES_OF_A_KIND = 10
+"""Pictures in a folder of words, on average, from which on it is a kind of pictures and no patient."""
+
 _SHARD = r"images?|imgs?|pictures?|parts?|folds?|batch|shard|chunk|split|data|(?:data|sub)?set"
 _PERSON = r"p|pat|pt|patients?|id|subj?|subjects?|persons?|participants?|cases?|study|series|visits?|ses|sessions?"
 _NUMBERED = re.compile(rf"(.*?{WORD_START}(?i:{_SHARD}|{_PERSON}))[ _.-]*\d+")
@@ -299,23 +302,31 @@ def _not_read(placed: Sequence[_Placed]) -> tuple[str, ...]:
 
 
 def _wrong_patients(entries: Sequence[Entry], num_classes: int) -> DataError | None:
-    """Returns the refusal of folder names that are not patients': most of them stand under every class."""
+    """Returns the refusal of folder names that are not patients': most stand under every class, or are words.
+
+    Words are names of persons where a folder has few pictures, and kinds of pictures where it has many.
+    """
     classes: dict[str, set[int]] = defaultdict(set)
-    for entry in entries:
-        if entry.patient is not None:
-            classes[folded(entry.patient).casefold()].add(entry.label)
+    named = [(folded(entry.patient).casefold(), entry.label) for entry in entries if entry.patient is not None]
+    for patient, label in named:
+        classes[patient].add(label)
     everywhere = {patient for patient, found in classes.items() if len(found) == num_classes}
     parts = classes.keys() & PARTS.keys()
+    words = [name for name in classes if not any(letter.isdigit() for letter in name)]
     if (num_classes > 1 and 2 * len(everywhere) > len(classes)) or parts:
-        return DataError(
-            f"folders below a class must be patients, but {len(everywhere | parts)} of {len(classes)} folder names "
-            f"stand under every class or are those of parts: {shortened(sorted(everywhere | parts))}. If they are "
-            "patients, set `[site] patients` to "
-            "{pattern = '^[^/]+/([^/]+)/'}; if numbers begin anew in each class, to {pattern = '^([^/]+/[^/]+)/'}; "
-            f"if they are parts or kinds, name the patients in a {TABLE} (picture, patient).",
-            code="data-patient-in-every-class",
-        )
-    return None
+        wrong, why = sorted(everywhere | parts), "stand under every class or are those of parts"
+    elif 2 * len(words) > len(classes) and len(named) >= _PICTURES_OF_A_KIND * len(classes):
+        wrong, why = sorted(words), "are words over many pictures"
+    else:
+        return None
+    return DataError(
+        f"folders below a class must be patients, but {len(wrong)} of {len(classes)} folder names {why}: "
+        f"{shortened(wrong)}. If they are patients, set `[site] patients` to "
+        "{pattern = '^[^/]+/([^/]+)/'}; if numbers begin anew in each class, to {pattern = '^([^/]+/[^/]+)/'}; "
+        f"if they are parts or kinds, name the patients in a {TABLE} (picture, patient), or lay the pictures into the "
+        "classes' own folders.",
+        code="data-patient-in-every-class",
+    )
 
 
 READER = Reader(read_folder, EXPECTED, (Task.CLASSIFICATION, Task.BINARY))
