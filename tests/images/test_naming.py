@@ -9,13 +9,12 @@ from tests.errors import raises_code
 from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
-from wardround.images.entries import Entry
 from wardround.images.layouts.guess import guess_layout
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.layouts.readers import LAYOUTS
 from wardround.images.listing import ByPattern, ByTable, Classes, Listing, OnePerPicture, ReaderOptions
 from wardround.images.load import list_entries, load_images, open_layout
-from wardround.images.naming import TABLE, proposed_pattern, with_persons
+from wardround.images.naming import TABLE, with_persons
 from wardround.images.quality.inspection import inspect
 from wardround.images.store import open_store
 from wardround.types import Persons
@@ -367,30 +366,8 @@ def test_ids_in_headers_are_folded_and_look_alikes_found(tmp_path):
     assert any("files without a PatientID" in note and "(2)" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(
-    ("files", "patients"),
-    [
-        (["x/person1_bacteria_1.jpeg", "x/person1_bacteria_2.jpeg", "y/person12_virus_1.jpeg"], 2),
-        (["x/p0001-1.png", "x/p0001-2.png", "y/p0002-1.png"], 2),
-        (["x/IM-0031-0001.jpeg", "x/IM-0031-0002.jpeg", "y/IM-0033-0001.jpeg"], 2),
-        (["10_left.png", "10_right.png", "13_left.png"], 2),
-        (["a.png", "b.png"], None),
-        (["x/amd_test_1000.png", "x/amd_test_1001.png"], None),
-        (["1_a.png", "2_a.png"], None),
-        (["1_a.png", "1_b.png"], None),
-        ([], None),
-    ],
-)
-def test_a_pattern_is_proposed_where_names_look_like_ids(files, patients):
-    found = proposed_pattern(files)
-    assert (found and found[1]) == patients
-    if found:
-        made = Listing(tuple(Entry(file, 0, None) for file in files), ("a", "b"))
-        assert len(set(people(with_persons(made, ByPattern(found[0]), None)))) == patients
-
-
 def test_the_proposal_is_in_the_inspection(tmp_path):
     folder(tmp_path / "data")
     images = load_images("folder", tmp_path / "data", cache_dir=tmp_path / "cache", image_size=16)
     [notice] = [notice for notice in inspect(images).notices if notice.code == "unnamed"]
-    assert r"`[site] patients = {pattern = '^(\D*\d+)\D'}` would give 3 patients" in notice.advice
+    assert r"as `[site] patients`, {pattern = '^(\D*\d[^\W_]*)[\W_]'} gives 3, such as " in notice.advice

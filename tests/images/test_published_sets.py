@@ -6,9 +6,11 @@ from tests.images.test_field_sets import listed, picture
 
 from wardround.errors import DataError
 from wardround.images.all_pictures import unread_tables
+from wardround.images.entries import Entry
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.listing import ByPattern, Classes, ReaderOptions
+from wardround.images.listing import ByPattern, Classes, Listing, ReaderOptions
 from wardround.images.load import look_at_entries, open_layout
+from wardround.images.naming import proposed_patterns, with_persons
 from wardround.images.store import Store, open_store
 
 
@@ -268,3 +270,36 @@ def test_kinds_of_pictures_below_a_class_are_no_patients(tmp_path, folders, coun
     with raises_code(DataError, "data-patient-in-every-class"):
         listed(tmp_path)
     assert len(listed(tmp_path, names=ByPattern("^[^/]+/([^/]+)/")).entries) == count * len(folders)
+
+
+@pytest.mark.parametrize(
+    ("files", "examples"),
+    [
+        (["x/person1_bacteria_1.jpeg", "x/person1_bacteria_2.jpeg", "y/person12_virus_1.jpeg"], {2: "person12"}),
+        (["x/p0001-1.png", "x/p0001-2.png", "y/p0002-1.png"], {2: "p0001"}),
+        (["x/IM-0031-0001.jpeg", "x/IM-0031-0002.jpeg", "y/IM-0033-0001.jpeg"], {2: "IM-0031"}),
+        (["10_left.png", "10_right.png", "13_left.png"], {2: "10"}),
+        (["x/CNV-16-1.png", "x/CNV-16-2.png", "y/DME-16-1.png", "y/DME-17-1.png"], {2: "16", 3: "CNV-16"}),
+        (
+            [f"x/SOB_{kind}_A-14-{slide}AB-100-00{n}.png" for kind in "BM" for slide in (225, 231) for n in (1, 2)],
+            {2: "SOB_B_A-14", 4: "SOB_B_A-14-225AB"},
+        ),
+        ([f"ADNI_00{site}_S_{who}_MR_S{n}.nii.gz" for site, who in ((1, 12), (1, 13), (2, 14)) for n in "12"],
+         {2: "ADNI_001", 3: "ADNI_001_S_12"}),
+        (["a.png", "b.png"], {}),
+        (["x/amd_test_1000.png", "x/amd_test_1001.png"], {}),
+        (["1_a.png", "2_a.png"], {}),
+        (["1_a.png", "1_b.png"], {}),
+        (["0ac1d.png", "0ad2e.png", "12ab9.png"], {}),
+        (["0ac1d.npy", "0ac1d-2.npy", "12ab9.npy"], {}),
+        ([], {}),
+    ],
+)  # fmt: skip
+def test_patterns_are_proposed_where_names_look_like_ids(files, examples):
+    """Each with an id to judge by; none of hashes, whose first letters would join strangers."""
+    found = proposed_patterns(files)
+    assert {one.patients: one.example for one in found} == examples
+    for one in found:
+        made = Listing(tuple(Entry(file, 0, None) for file in files), ("a", "b"))
+        named = with_persons(made, ByPattern(one.pattern), None)
+        assert len({entry.patient for entry in named.entries}) == one.patients

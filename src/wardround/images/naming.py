@@ -8,7 +8,7 @@ guarantee of one picture does not follow from that of a patient who has several.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import assert_never
 
@@ -31,8 +31,13 @@ _OTHER_NAMES = {"image": "picture", "file": "picture", "id_code": "picture", "pa
 _FIRST_CHANNEL = "_0000"
 """End of the name of a case's first file in nnU-Net."""
 _SHORTENED = r"\d(?:[.,]\d+)?[Ee]\+\d+"
-_LIKE_AN_ID = r"^(\D*\d+)\D"
-"""A name that goes on after its first number, such as `person1_bacteria_1`, `p0001-2`, `IM-0031-0001`, `10_left`."""
+_LIKE_IDS = (
+    r"^(\D*\d[^\W_]*)[\W_]",
+    *(rf"^((?:\D*\d[^\W_]*){{{count}}})[\W_]" for count in (2, 3, 4)),
+    r"^\D*(\d[^\W_]*)[\W_]",
+)
+"""Names that go on after a word with a digit: `person1` of `person1_virus_2`, after the second in
+`SOB_B_A-14-22549AB-100-001`; or the number alone, which `CNV-16-2` and `DME-16-1` share."""
 
 
 def with_persons(
@@ -84,19 +89,34 @@ def with_persons(
     return replace(listing, entries=entries, persons=persons, alike=like_another, notes=tuple(notes))
 
 
-def proposed_pattern(files: Iterable[str]) -> tuple[str, int] | None:
-    r"""Returns a pattern that file names suggest, and the patients that it would give; None where they suggest none.
+@dataclass(frozen=True)
+class Proposal:
+    """A pattern that file names suggest, the patients that it would give, and the id of one of them."""
 
-    It is a proposal for a person to judge: numbers in names may be anything.
+    pattern: str
+    patients: int
+    example: str
 
-    >>> proposed_pattern(["ill/person1_virus_6.jpeg", "ill/person1_virus_7.jpeg", "well/person2_virus_1.jpeg"])
-    ('^(\\D*\\d+)\\D', 2)
-    >>> proposed_pattern(["a.png", "b.png"])
+
+def proposed_patterns(files: Iterable[str]) -> tuple[Proposal, ...]:
+    r"""Returns the patterns that file names suggest, from few patients to many; none where they suggest none.
+
+    They are proposals for a person to judge: numbers in names may be anything.
+
+    >>> [(one.patients, one.example) for one in proposed_patterns(["x/CNV-16-1.png", "x/CNV-16-2.png", "y/DME-16-1.png",
+    ... "y/DME-17-1.png"])]
+    [(2, '16'), (3, 'CNV-16')]
+    >>> proposed_patterns(["a.png", "b.png", "0ac1.png", "0ad2.png"])
+    ()
     """
-    stems = {stem_of(file) for file in files}
-    found = [match[1] for stem in stems if (match := re.search(_LIKE_AN_ID, stem))]
-    patients = len(set(found))
-    return (_LIKE_AN_ID, patients) if len(found) == len(stems) and 1 < patients < len(stems) else None
+    stems = sorted({stem_of(file) for file in files})
+    found: dict[int, Proposal] = {}
+    for pattern in _LIKE_IDS:
+        ids = [match[1] for stem in stems if (match := re.match(pattern, stem))]
+        patients = len({*ids})
+        if len(ids) == len(stems) and 1 < patients < len(stems):
+            found.setdefault(patients, Proposal(pattern, patients, ids[0]))
+    return tuple(found[patients] for patients in sorted(found))
 
 
 def _named(listing: Listing, names: PersonNames | None, store: Store | None) -> Listing:

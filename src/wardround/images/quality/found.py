@@ -6,7 +6,7 @@ from wardround.boundary.text import counted
 from wardround.images.entries import Target
 from wardround.images.findings import LeftOut, by_cause, causes
 from wardround.images.listing import NO_LABEL
-from wardround.images.naming import TABLE, proposed_pattern
+from wardround.images.naming import TABLE, proposed_patterns
 from wardround.images.patients import ImageSet
 from wardround.images.quality.notice import Level, Notice
 from wardround.types import Persons
@@ -195,12 +195,12 @@ def examples(left_out: Sequence[LeftOut]) -> tuple[str, ...]:
 
 
 def _ways_to_name(files: Sequence[str]) -> str:
-    """Returns the ways to name persons, with the pattern that file names suggest."""
+    """Returns the ways to name persons, with the patterns that file names suggest."""
     ways = f"name them in a {TABLE} (picture, patient), or by a folder for each patient (docs/data.md)."
-    if proposed := proposed_pattern(files):
-        pattern, patients = proposed
+    if proposed := proposed_patterns(files):
+        each = [f"{{pattern = '{one.pattern}'}} gives {one.patients:,}, such as {one.example}" for one in proposed]
         ways += (
-            f" The file names look like ids: `[site] patients = {{pattern = '{pattern}'}}` would give {patients:,} "
-            "patients; make sure that the numbers are persons."
+            f" The file names may hold ids of patients: as `[site] patients`, {'; '.join(each)}. Take one only if its "
+            "ids are persons."
         )
     return ways
