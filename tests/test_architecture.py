@@ -227,6 +227,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "findings",
             "identity",
             "listing",
+            "naming",
             "store",
             "table",
         },

@@ -123,11 +123,11 @@ def _named(listing: Listing, names: PersonNames | None, store: Store | None) -> 
     """Returns the listing with the persons that the site, or a table in the folder, names."""
     match names:
         case None if store is not None and TABLE in store:
-            return _by_table(listing, TABLE, bytes_of_table(store, TABLE, None))
+            return _by_table(listing, store, TABLE, bytes_of_table(store, TABLE, None))
         case None | OnePerPicture():
             return listing
         case ByTable(path):
-            return _by_table(listing, path.name, bytes_of_table(store, TABLE, path))
+            return _by_table(listing, store, path.name, bytes_of_table(store, TABLE, path))
         case ByPattern(pattern):
             return _by_pattern(listing, pattern)
         case _:
@@ -142,10 +142,11 @@ def _persons(entries: Sequence[Entry], people: Sequence[str | None], names: Pers
     """Returns the knowledge of persons, or refuses a set that contradicts itself."""
     counts = Counter(patient for patient in people if patient is not None)
     if isinstance(names, OnePerPicture):
-        if several := sum(count > 1 for count in counts.values()):
+        frames = Counter(entry.files for entry, who in zip(entries, people, strict=True) if who is None)
+        if several := sum(count > 1 for count in (*counts.values(), *frames.values())):
             raise DataError(
-                '`[site] patients` must not be "one-per-picture" where patients have several pictures, got '
-                f"{several} who have. Remove it.",
+                '`[site] patients` must not be "one-per-picture" where patients or files have several pictures, got '
+                f"{several} that have. Remove it.",
                 code="data-one-per-picture",
             )
         return Persons.ONE_PER_PICTURE
@@ -166,9 +167,9 @@ def _some_unnamed(entries: Sequence[Entry], people: Sequence[str | None]) -> Dat
     )
 
 
-def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
+def _by_table(listing: Listing, store: Store | None, name: str, data: bytes) -> Listing:
     """Returns the listing with the patients of a table; entries that it does not list keep their layout's."""
-    find, owners = _finder(listing.entries), dict[int, Row]()
+    find, owners = _finder(listing.entries, store), dict[int, Row]()
     problems, unmatched = [], 0
     table = read_table(name, data, _COLUMNS, other_names=_OTHER_NAMES)
     for row in table.rows:
@@ -177,14 +178,14 @@ def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
             problems.append(f"line {row.line} has no {_lacking(picture, patient)}")
             continue
         found = find(picture)
-        if len(found) > 1:
+        if (count := len({listing.entries[number].files for number in found})) > 1:
             problems.append(
-                f"line {row.line}: {picture} is the name of {counted(len(found), 'picture')}; write the path"
+                f"line {row.line}: {picture} is the name of {counted(count, 'picture')}; write the path"
             )
         elif not found:
             unmatched += 1
-        else:
-            first = owners.setdefault(found[0], row)
+        for number in found if count == 1 else ():
+            first = owners.setdefault(number, row)
             if folded(first.values["patient"]) != folded(patient):
                 problems.append(f"line {row.line}: {picture} has another patient in line {first.line}")
     entries = tuple(
@@ -208,15 +209,21 @@ def _owned(entry: Entry, row: Row) -> Entry:
     )
 
 
-def _finder(entries: Sequence[Entry]) -> Callable[[str], list[int]]:
-    """Returns the way from a name in a table to entries: by path, else by file name, else by name without ending."""
-    by_path = {entry.file: [number] for number, entry in enumerate(entries)}
+def _finder(entries: Sequence[Entry], store: Store | None) -> Callable[[str], list[int]]:
+    """Returns the way from a name in a table to entries: by path, else by file name, else by name without ending.
+
+    Several entries are frames of one file, or pictures of one name. A file that has a pseudonym has its own name too.
+    """
+    real = {} if store is None else {store.alias(name): name for name in store.names()}
+    by_path: dict[str, list[int]] = defaultdict(list)
     by_name: dict[str, list[int]] = defaultdict(list)
     by_stem: dict[str, list[int]] = defaultdict(list)
     by_case: dict[str, list[int]] = defaultdict(list)
     for number, entry in enumerate(entries):
-        by_name[PurePosixPath(entry.file).name].append(number)
-        by_stem[stem_of(entry.file)].append(number)
+        for file in dict.fromkeys([entry.file, *(real.get(source, source) for source in entry.sources)]):
+            by_path[file].append(number)
+            by_name[PurePosixPath(file).name].append(number)
+            by_stem[stem_of(file)].append(number)
         if stem_of(entry.file).endswith(_FIRST_CHANNEL):
             by_case[stem_of(entry.file).removesuffix(_FIRST_CHANNEL)].append(number)
 

@@ -26,7 +26,8 @@ from wardround.images.dicom.series import Survey, Unit, patient_of, pictures, sh
 from wardround.images.entries import Entry, Target, Task
 from wardround.images.findings import LeftOut, causes
 from wardround.images.identity import several
-from wardround.images.listing import NO_LABEL, Listing, ReaderOptions
+from wardround.images.listing import NO_LABEL, ByPattern, Listing, ReaderOptions
+from wardround.images.naming import TABLE
 from wardround.images.store import Store
 
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"
@@ -56,12 +57,24 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         raise DataError(
             f"the key for pseudonyms must have {KEY_BYTES} bytes, got {len(key)}. Use load_or_create_key."
         )
+    if isinstance(options.names, ByPattern):
+        raise DataError(
+            "`[site] patients.pattern` must not go with DICOM, whose files have pseudonyms for names. Leave it out, or "
+            f"name persons in a {TABLE} (picture, patient) by the files' own names.",
+            code="data-pattern",
+        )
     target = task.target
     name_for = partial(pseudonym, key)
     table, wrong = (None, []) if target is Target.MASKS else _table(store, options, name_for)
     if wrong and not options.looking:
         raise as_one(wrong)
-    seen = survey(store, name_for, reviewed=options.reviewed, modalities=_chosen(options.modalities))
+    seen = survey(
+        store,
+        name_for,
+        reviewed=options.reviewed,
+        modalities=_chosen(options.modalities),
+        are_named=options.names is not None or TABLE in store,
+    )
     seen, mixed = _of_one_kind(seen)
     refusals = options.refused([*wrong, *mixed])
     found = _units(seen)
@@ -328,7 +341,7 @@ def _entry(unit: Unit, label: int, site: str | None, split: str | None, masks: S
     return Entry(
         unit.file,
         label,
-        unit.patient,
+        None if unit.headers[0].patient is None else unit.patient,
         site=site,
         split=split,
         sources=tuple(header.source for header in unit.headers),

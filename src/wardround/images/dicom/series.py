@@ -14,12 +14,13 @@ from wardround.images.dicom.labels import LABELS
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, stored
 from wardround.images.findings import LeftOut
+from wardround.images.naming import TABLE
 from wardround.images.store import Store
 
 _TOO_LARGE = f"more than {MAX_VOXELS:,} voxels"
 _USED = (Kind.PICTURE, Kind.SLICE, Kind.SEGMENTATION)
 _DAMAGED = "damaged DICOM files"
-_NOBODYS = "files without a PatientID (they belong to nobody that could be protected)"
+_NOBODYS = "files without a PatientID, which a patients.csv can name"
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,18 @@ def survey(
     *,
     reviewed: bool,
     modalities: Collection[str] | None = None,
+    are_named: bool = False,
 ) -> Survey:
     """Looks at every header.
 
     `name_for` makes a pseudonym of a kind and a value; `reviewed` says that somebody has looked at pictures that may
-    show a name; pictures and slices of other modalities than `modalities` are passed over.
+    show a name; pictures and slices of other modalities than `modalities` are passed over, as are files without a
+    PatientID unless the site names persons by itself (`are_named`).
 
     Raises:
         MissingExtra: a compression needs a decoder that is not installed.
     """
-    names = [name for name in store.names() if name != LABELS]
+    names = [name for name in store.names() if name not in (LABELS, TABLE)]
     passed_over = []
     headers = []
     with QUIET:
@@ -68,7 +71,7 @@ def survey(
                     cause = header.kind.value
                 elif not (modalities is None or header.modality in modalities or header.kind is Kind.SEGMENTATION):
                     cause = f"files of another modality than {' or '.join(modalities)}"
-                elif header.patient is None:
+                elif header.patient is None and not are_named:
                     cause = _NOBODYS
             if cause is None:
                 headers.append(header)
@@ -162,13 +165,12 @@ class Unit:
 
 
 def patient_of(header: Header) -> str:
-    """Returns the patient of a file: the PatientID alone.
+    """Returns the patient of a file: the PatientID alone, or nobody.
 
     One PatientID from two issuers may be two persons, and is one patient. Were they told apart where both are there,
     the files of one would decide the name of the other, and with it the other's place and account.
     """
-    assert header.patient is not None, "files without a patient are kept out before"
-    return f"p-{header.patient}"
+    return "nobody" if header.patient is None else f"p-{header.patient}"
 
 
 def pictures(headers: Iterable[Header]) -> list[Unit]:
