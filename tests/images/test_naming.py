@@ -125,11 +125,11 @@ def listed(request, tmp_path):
         root.mkdir()
         build(root)
 
-    def listing(names=None, in_folder=None) -> Listing:
+    def listing(names=None, in_folder=None, called=TABLE) -> Listing:
         if build is None:
             return with_persons(list_phantom(PhantomOptions(patients=6, max_images=1)), names, None)
         if in_folder is not None:
-            (root / TABLE).write_bytes(in_folder.read_bytes())
+            (root / called).write_bytes(in_folder.read_bytes())
         with open_layout(layout, root) as store:
             return list_entries(layout, store, None, ReaderOptions(key_file=key, names=names))
 
@@ -158,6 +158,7 @@ def test_a_table_anywhere_names_the_persons(listed, tmp_path):
     assert people(found) == ["P0", "P0", "P1", "P1", "P2", "P2"]
     assert found.persons is Persons.NAMED
     if listed.layout not in ("phantom", "medmnist"):  # which have no folder
+        assert people(listed(in_folder=table, called="Patients.csv")) == people(found)
         assert people(listed(in_folder=table)) == people(found)
 
 

@@ -1,5 +1,7 @@
 """Public sets as people have them on disk: numbered parts, masks in folders of their own, tables of any name."""
 
+import zipfile
+
 import pytest
 from tests.errors import raises_code
 from tests.images.test_field_sets import listed, picture
@@ -238,6 +240,16 @@ def test_folders_around_the_classes_are_named(tmp_path, folder, around):
     (tmp_path / "loose.png").write_bytes((tmp_path / folder / "benign/a.png").read_bytes())
     with open_layout("folder", tmp_path) as store:
         assert len(look_at_entries("folder", store, None, ReaderOptions(looking=True)).class_names) == 3
+
+
+def test_a_folder_around_the_classes_of_an_archive_is_unpacked(tmp_path):
+    picture(tmp_path, "a/b.png")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in ("set/ill/a.png", "set/well/b.png"):
+            archive.write(tmp_path / "a/b.png", name)
+    with raises_code(DataError, "data-parts-inside") as caught:
+        listed(tmp_path / "set.zip")
+    assert "Unpack the archive" in str(caught.value)
 
 
 def test_one_folder_of_patients_is_a_class(tmp_path):

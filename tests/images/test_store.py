@@ -56,6 +56,16 @@ def test_a_file_answers_to_a_name_that_says_nothing(opened):
     assert opened.alias("file 3 of 3") == "file 3 of 3"
 
 
+def test_a_file_at_the_top_answers_in_another_case_unless_two_do(tmp_path):
+    for name in ("Patients.CSV", "Labels.csv", "LABELS.csv", "manifest.csv", "deep/Patients.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    store = open_store(tmp_path)
+    assert store.read("patients.csv") == b"Patients.CSV"
+    assert store.size("patients.csv") == 12
+    assert [name in store for name in ("MANIFEST.csv", "labels.csv", "deep/patients.csv")] == [True, False, False]
+
+
 @pytest.mark.parametrize("name", ["gone", ".hidden", "../a.png", "/etc/passwd", "deep", "file 4 of 3"])
 def test_what_is_not_listed_is_not_read(opened, name):
     with raises_code(DataError, "data-file-missing"):

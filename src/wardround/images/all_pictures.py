@@ -96,7 +96,9 @@ def unread_tables(store: Store, pictures: Collection[str], read: Collection[str]
     table has no header, nor the name of a file below the top, which may be a person's.
     """
     tables = [
-        name for name in store.names() if name.lower().endswith((*_TABLES, *_WORKBOOKS)) and name not in read
+        name
+        for name in store.names()
+        if name.lower().endswith((*_TABLES, *_WORKBOOKS)) and name.lower() not in read
     ]
     tables.sort(key=lambda name: name.count("/"))
     stems = {stem_of(name) for name in pictures} if tables else set()

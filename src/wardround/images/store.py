@@ -44,6 +44,8 @@ class Source(Protocol):
 class Store:
     """Files by name. Safe to read from several threads.
 
+    A file at the top is found in another case too where only one has that name: `Patients.csv` is `patients.csv`.
+
     Args:
         root: the folder or archive.
         source: reader of its members.
@@ -56,6 +58,9 @@ class Store:
         self.refusals = tuple(refusals)
         self._source = source
         self._sizes = dict(sorted(source.sizes.items()))
+        tops = [name for name in self._sizes if "/" not in name]
+        times = Counter(name.casefold() for name in tops)
+        self._any_case = {name.casefold(): name for name in tops if times[name.casefold()] == 1}
         count = len(self._sizes)
         self._alias = {name: f"file {number} of {count}" for number, name in enumerate(self._sizes, start=1)}
         self._named = {alias: name for name, alias in self._alias.items()}
@@ -105,14 +110,18 @@ class Store:
         return self._alias[self._real(name)]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._sizes or name in self._named
+        return isinstance(name, str) and self._found(name) in self._sizes
 
     def close(self) -> None:
         """Closes the archive."""
         self._source.close()
 
-    def _real(self, name: str) -> str:
+    def _found(self, name: str) -> str:
         real = self._named.get(name, name)
+        return real if real in self._sizes or "/" in real else self._any_case.get(real.casefold(), real)
+
+    def _real(self, name: str) -> str:
+        real = self._found(name)
         if real not in self._sizes:
             raise DataError(
                 f"every file that is read must be there, {name} is not. Check the folder.",

@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from wardround.boundary.documents import Unfit, read_regular
@@ -16,7 +17,7 @@ from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.class_names import unlabelled
 from wardround.images.csv_file import MAX_BYTES, Row, Table, read_table, too_large
-from wardround.images.entries import PICTURE_ENDINGS
+from wardround.images.entries import PICTURE_ENDINGS, stem_of
 from wardround.images.findings import shortened
 from wardround.images.identity import folded, is_missing, names_nobody
 from wardround.images.listing import ReaderOptions
@@ -108,7 +109,16 @@ class Files:
             assert name is not None
             return name, None
         outside = all(leads_outside(place) for place in places)
-        return path, f"{written} {'lies outside the data folder' if outside else 'is missing'}"
+        return path, f"{written} {'lies outside the data folder' if outside else 'is missing'}{self._near(path)}"
+
+    def _near(self, path: str) -> str:
+        """Returns the hint at the one file that has this name in another folder or with an ending."""
+        near = self._by_stem.get(stem_of(path)) or self._by_stem.get(PurePosixPath(path).name)
+        return f" ({near} is there)" if near else ""
+
+    @cached_property
+    def _by_stem(self) -> dict[str, str]:
+        return _unique({name: stem_of(name) for name in self._names})
 
 
 def _unique(forms: dict[str, str]) -> dict[str, str]:

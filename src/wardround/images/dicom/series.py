@@ -56,7 +56,7 @@ def survey(
     Raises:
         MissingExtra: a compression needs a decoder that is not installed.
     """
-    names = [name for name in store.names() if name not in (LABELS, TABLE)]
+    names = [name for name in store.names() if name.lower() not in (LABELS, TABLE)]
     passed_over = []
     headers = []
     with QUIET:

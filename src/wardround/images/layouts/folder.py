@@ -91,7 +91,7 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     )
     paths = {file: file.split("/") for file in [*pictures, *unread] if file not in beside_pictures}
     refusals = []
-    depth, inside = _inside(paths.values(), options.listed)
+    depth, inside = _inside(store, paths.values(), options.listed)
     if inside is not None:
         refusals.append(inside)
         paths = {file: path[depth:] if len(path) > 1 else path for file, path in paths.items()}
@@ -156,7 +156,9 @@ def _of_classes(unread: Sequence[str], pictures: Sequence[str], options: ReaderO
     return found
 
 
-def _inside(paths: Iterable[Sequence[str]], classes: Collection[str]) -> tuple[int, DataError | None]:
+def _inside(
+    store: Store, paths: Iterable[Sequence[str]], classes: Collection[str]
+) -> tuple[int, DataError | None]:
     """Returns the number of folders around published parts or classes, and their refusal; 0 where there are none.
 
     Folders below a single one are taken for classes if most of their names are words: with numbers they are patients.
@@ -173,10 +175,10 @@ def _inside(paths: Iterable[Sequence[str]], classes: Collection[str]) -> tuple[i
     has_parts = any(name.casefold() in PARTS for name in below)
     if not around or not (has_parts or (None not in tops and len(below) > 1 and 2 * len(words) > len(below))):
         return 0, None
+    give = "Give that folder" if store.root.is_dir() else "Unpack the archive, and give that folder"
     return len(around), DataError(
         f"classes must lie at the top of the data folder or in published parts, got {shortened(below)} in the one "
-        f"folder {'/'.join(around)}. Give that folder as the data folder; if it is a class, name it in `[data] "
-        "classes`.",
+        f"folder {'/'.join(around)}. {give} as the data folder; if it is a class, name it in `[data] classes`.",
         code="data-parts-inside",
     )
 
