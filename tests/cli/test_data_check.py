@@ -235,3 +235,15 @@ def test_headers_are_read_once_and_frames_of_a_file_together(
     assert "dicom: 41 images of 2 patients, 1 to 40 each" in ended.out
     assert sorted(headers) == ["0.dcm", "1.dcm"]
     assert Counter(reads) == {"labels.csv": 1, "file 1 of 3": of_one, "file 2 of 3": of_frames}
+
+
+@pytest.mark.parametrize(("coloured", "channels"), [(False, 1), (True, 3)])
+def test_colours_that_a_study_would_not_read_are_said(wardround, tmp_path, coloured, channels):
+    drawn = np.random.default_rng(0).integers(0, 255, (8, 20, 20, 1)).astype(np.uint8).repeat(3, axis=3)
+    drawn[..., 1:] //= 3 if coloured else 1
+    for n, values in enumerate(drawn):
+        (tmp_path / "ab"[n % 2]).mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / "ab"[n % 2] / f"{n}.png")
+    ended = wardround("data", "check", tmp_path)
+    assert (ended.code, f"pictures: {channels} x 64 x 64" in ended.out) == (0, True)
+    assert ('set `[data] colour = "rgb"`' in ended.out) is coloured

@@ -58,6 +58,7 @@ def data_check(
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
+    from wardround.images.quality.measure import without_colour
 
     options = ReaderOptions(
         labels=labels,
@@ -72,9 +73,10 @@ def data_check(
     with TemporaryDirectory() as cache, Terminal(console()) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
-            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True, bits=bits,
+            layout, path, cache_dir=Path(cache), image_size=64, channels=3, task=task, skip_unreadable=True, bits=bits,
             volumes=Volumes(volume_size), options=options, progress=terminal.progress,
         )  # fmt: skip
+        images = without_colour(images)
         terminal.stage("looking at every picture")
         found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
         if page is not None:

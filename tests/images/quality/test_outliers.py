@@ -46,6 +46,15 @@ def test_a_colour_picture_among_grey_ones_is_found(made):
     assert rows_of(made, "colour") == set()
     row = made.add(red)
     assert rows_of(made, "colour") == {row}
+    assert rows_of(made, "in_colour") == set(), "one of many is found as unlike the others"
+
+
+def test_a_set_in_colour_is_said(made):
+    made.pixels = made.pixels.repeat(3, axis=1)
+    assert rows_of(made, "in_colour") == set()
+    made.pixels[:, 1:] //= 2
+    assert rows_of(made, "in_colour") == set(range(len(made.pixels)))
+    assert rows_of(made, "colour") == set()
 
 
 def test_sizes_far_from_the_others_are_found(made):

@@ -153,8 +153,6 @@ def _not_checked(
         yield "sizes and shapes of the files: not at hand, only the grid that pictures were brought to"
     if image_set.pixels.ndim == 5 and not facts.spacings_mm:
         yield "spacing of the volumes: not at hand, only the grid that volumes were brought to"
-    if image_set.pixels.ndim == 4 and image_set.pixels.shape[1] != 3:
-        yield 'colour: the pictures were read as grey; if they are in colour, set [data] colour = "rgb" in the study'
     if image_set.target is Target.MASKS:
         yield "the shortcut: there is no label to predict, only masks"
     elif not shortcuts:

@@ -4,7 +4,7 @@ A picture has one view, a volume three: its middle slices across, from front to 
 are averages over areas, 32 by 32 for pictures of every size, so that the checks cost the same for all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ Views = npt.NDArray[np.float32]
 """Small grey views, (picture, view, SIDE, SIDE), 0..1."""
 
 SIDE = 32
+COLOURED = 0.04
+"""Mean distance between the largest and the smallest channel above which a picture is in colour; JPEG leaves less."""
+
 _BLOCK_VALUES = 16_000_000
 
 
@@ -117,6 +120,16 @@ def _colour(pictures: Pictures) -> Floats:
     spread = pictures.max(axis=1) - pictures.min(axis=1)
     means: Floats = spread.reshape(len(pictures), -1).mean(axis=1, dtype=np.float64) / 255
     return means
+
+
+def without_colour(image_set: ImageSet) -> ImageSet:
+    """Returns a set as it is, but for three channels of pictures of which none is in colour: the first of them."""
+    pixels, block = image_set.pixels, _block(image_set.pixels)
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        return image_set
+    if any((_colour(pixels[start : start + block]) > COLOURED).any() for start in range(0, len(pixels), block)):
+        return image_set
+    return replace(image_set, pixels=image_set.pixels[:, :1])
 
 
 def _block(values: npt.NDArray[np.uint8]) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from wardround.boundary.text import counted
 from wardround.images.quality.facts import FileFacts
-from wardround.images.quality.measure import Floats, Measures
+from wardround.images.quality.measure import COLOURED, Floats, Measures
 from wardround.images.quality.notice import Level, Notice
 
 FAR = 6.0
@@ -31,7 +31,6 @@ BITS = (10, 12, 14)
 DARK_SHARE = 0.9
 """Part of the pictures that are this dark at least: a few have lettering in white."""
 
-_COLOURED = 0.04
 _RARE = 0.2
 _TINY = 0.05
 
@@ -56,6 +55,12 @@ def outlier_notices(measures: Measures, facts: FileFacts, grid: tuple[int, ...])
             yield from _exposure(measures, ~constant)
             yield from _layout(measures, ~constant)
         yield from _colour(measures)
+    if (coloured := measures.colour > COLOURED).mean() > _RARE:
+        yield from _pictures(
+            measures, coloured, "in_colour", "in colour",
+            "read as grey, which is the default of most layouts, they lose what their colours tell.",
+            'set `[data] colour = "rgb"` if colours matter.',
+        )  # fmt: skip
     yield from _sizes(measures, facts.sizes, grid)
     yield from _spacings(measures, facts.spacings_mm)
 
@@ -114,7 +119,7 @@ def likeness_to_typical(views: npt.NDArray[np.float32]) -> Floats:
 
 
 def _colour(measures: Measures) -> Iterator[Notice]:
-    coloured = measures.colour > _COLOURED
+    coloured = measures.colour > COLOURED
     for odd, what in ((coloured, "in colour among grey ones"), (~coloured, "grey among coloured ones")):
         if odd.mean() <= _RARE:
             yield from _pictures(
