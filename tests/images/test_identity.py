@@ -72,3 +72,10 @@ def test_a_word_for_nobody_is_a_value_and_no_person(word):
 @pytest.mark.parametrize("word", ["0", "1", "nano", "Nana", "p-1", "none1"])
 def test_ids_that_hold_such_words_name_somebody(word):
     assert not names_nobody(word)
+
+
+@pytest.mark.parametrize("word", ["Removed", " ANON ", "De-Identified", "not available", "anonymous", "UNK"])
+def test_words_of_those_who_took_the_names_away_name_nobody(word):
+    """A public mammography set has `removed` in every row: all its women would be one patient."""
+    assert names_nobody(word)
+    assert not names_nobody(f"{word} 1"), "a number tells persons apart"

@@ -22,7 +22,10 @@ MISSING = frozenset(
 )
 """Cells of a table, folded and in lower case, that hold no value; the last ones are errors of spreadsheets."""
 
-NOBODY = MISSING | {"-1", "-1.0", "unknown", "unk", "anonymous", "anonymized", "anonymised", "?", "-", "--"}
+NOBODY = MISSING | {
+    "-1", "-1.0", "unknown", "unk", "anonymous", "anonymized", "anonymised", "anon", "removed", "redacted", "withheld",
+    "deidentified", "de-identified", "not available", "not applicable", "?", "-", "--",
+}  # fmt: skip
 """Ids, folded and in lower case, that name no person: pictures that share one are not of one patient."""
 
 _INVISIBLE = re.compile(
