@@ -209,3 +209,11 @@ def test_a_file_that_is_missing_is_named_where_it_lies(tmp_path, written):
     assert f" ({right} is there)" in str(caught.value)
     with open_layout("manifest", tmp_path) as store:
         assert Files(store).find("twice") == ("twice", "twice is missing")
+
+
+def test_a_check_of_a_study_says_what_its_table_leaves_out(tmp_path):
+    for name in "abc":
+        picture(tmp_path, f"{name}.png")
+    manifest(tmp_path, "a.png,p,x,", "b.png,q,y,", header="image,patient,label,")
+    said = [*listed(tmp_path, "manifest").noticed()]
+    assert said == ["passed over: 1 image in the folder without a row in manifest.csv"]

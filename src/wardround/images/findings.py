@@ -1,6 +1,6 @@
 """Findings about a data set: names for the hospital's own screen, counts for everyone else."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from wardround.boundary.text import counted
@@ -47,6 +47,19 @@ def causes(left_out: Iterable[LeftOut], shown: int = 2) -> str:
         f"{cause} ({len(names):,}{f': {shortened(names, shown)}' if shown else ''})"
         for cause, names in found.items()
     )
+
+
+def not_used(notes: Iterable[str], left_out: Iterable[LeftOut], shown: int = 0) -> Iterator[str]:
+    """Yields a reader's notes, and what was left out by cause with `shown` names of each; nothing twice.
+
+    >>> list(not_used(["read as UTF-16", "files left out: damaged (1)"], [LeftOut("b", "files left out: damaged")]))
+    ['read as UTF-16', 'left out: files left out: damaged (1)']
+    """
+    gone = tuple(left_out)
+    headings = {one.cause for one in gone}
+    yield from (note for note in notes if not any(heading in note for heading in headings))
+    if gone:
+        yield f"left out: {causes(gone, shown)}"
 
 
 def passed_over(count: int, one: str, many: str | None = None, rest: str = "") -> tuple[str, ...]:

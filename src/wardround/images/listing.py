@@ -9,7 +9,7 @@ from wardround.images.class_names import strange, unordered
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.decode.raw import Decoder
 from wardround.images.entries import Entry, Region, Target
-from wardround.images.findings import LeftOut, causes, shortened
+from wardround.images.findings import LeftOut, not_used, shortened
 from wardround.images.identity import alike, folded, is_missing
 from wardround.types import Persons
 
@@ -61,7 +61,7 @@ class Listing:
         return self.unions or tuple(Region(name, (k,)) for k, name in enumerate(self.class_names) if k)
 
     def noticed(self) -> Iterator[str]:
-        """Yields sentences about what a person should look at before a run; they name patients and files."""
+        """Yields sentences on what a person should know before a run; they name patients and files."""
         if self.target is not Target.MASKS and (classes := alike(self.class_names)):
             yield f"classes whose names look alike: {shortened([' = '.join(group) for group in classes])}"
         if self.alike:
@@ -69,8 +69,7 @@ class Listing:
         if self.shared_series:
             groups = [f"{series}: {' and '.join(people)}" for series, *people in self.shared_series]
             yield f"series that stand under two patients: {shortened(groups)}"
-        if self.left_out:
-            yield f"left out: {causes(self.left_out)}"
+        yield from not_used(self.notes, self.left_out, shown=2)
 
 
 @dataclass(frozen=True)
