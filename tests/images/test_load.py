@@ -16,6 +16,7 @@ from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.layouts.readers import LAYOUTS
 from wardround.images.listing import NO_OPTIONS
 from wardround.images.load import list_entries, load_images
+from wardround.images.quality.inspection import inspect
 from wardround.images.rows import pixels
 from wardround.images.store import Store, open_store
 from wardround.images.table import read_metadata
@@ -217,6 +218,15 @@ class TestRealChestXrays:
         labels = [label for patient in subtypes.patients for label in patient.labels]
         assert [labels.count(label) for label in range(3)] == [1572, 2752, 1485], "31 copies less"
         assert decodings == [5840]
+
+
+def test_pictures_that_are_mostly_cut_off_are_a_finding(root):
+    Image.new("L", (30, 8), 90).save(root / "ill/p3/c.png")
+    for fit, count in (("crop", 1), ("pad", 0)):
+        image_set = load(root, fit=fit)
+        assert image_set.findings.summary()["cut_off"] == count
+        notices = {notice.code: notice for notice in inspect(image_set).notices}
+        assert ("cut_off" in notices) is (count > 0)
 
 
 def test_a_table_of_another_name_beside_pictures_is_pointed_at(tmp_path):

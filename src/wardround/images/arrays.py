@@ -25,6 +25,15 @@ from wardround.images.store import Source, Store, open_store
 ENDING = ".npz"
 PARTS = ("train", "val", "test")
 _MOST_VALUES = 1 << 40
+_TEXTS = (".md", ".txt", ".json", ".pdf")
+
+
+def arrays_in(root: Path) -> Path | None:
+    """Returns the file of arrays that a data folder is, or that is alone in it but for texts; else None."""
+    if root.is_dir():
+        seen = [path for path in root.iterdir() if not path.name.startswith(".") and path.suffix not in _TEXTS]
+        root = seen[0] if len(seen) == 1 else root
+    return root if root.is_file() and root.name.lower().endswith(ENDING) else None
 
 
 class _Pictures(Source):

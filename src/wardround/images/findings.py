@@ -83,6 +83,7 @@ class Findings:
         straddling: patients with pictures in the published training and test parts.
         conflicting_duplicates: groups of identical files with different labels.
         repeated_pictures: number of pictures that equal another one, those that are dropped among them.
+        cut_off: number of pictures or volumes of which more than two fifths lie outside of the middle that is read.
         notes: sentences of the reader, without file names.
         unnamed: pictures or volumes that name no patient; a person may have several.
         like_another: groups of patients whose ids look alike (`identity.alike`), who may be one person.
@@ -100,6 +101,7 @@ class Findings:
     straddling: tuple[PatientId, ...] = ()
     conflicting_duplicates: tuple[tuple[str, ...], ...] = ()
     repeated_pictures: int = 0
+    cut_off: int = 0
     notes: tuple[str, ...] = ()
     unnamed: int = 0
     like_another: tuple[tuple[str, ...], ...] = ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from wardround.boundary.text import brief, steers
 from wardround.errors import DataError, as_one
 from wardround.images.all_pictures import list_all
-from wardround.images.arrays import ENDING, open_arrays
+from wardround.images.arrays import arrays_in, open_arrays
 from wardround.images.entries import Target, Task
 from wardround.images.findings import LeftOut, causes, shortened
 from wardround.images.group import digest_of, group_by_patient
@@ -22,8 +22,6 @@ from wardround.images.rows.pixels import Wanted, pixels_of_files, pixels_of_phan
 from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeRecipe
 from wardround.images.store import Store, open_store
 from wardround.types import Progress
-
-_TEXTS = (".md", ".txt", ".json", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,12 @@ def load_images(
         said = ", ".join(_empty_classes(listing, present, shown=0))
         notes = (*notes, f"no picture is of the study's class {said}")
     findings = replace(
-        findings, notes=notes, left_out=listing.left_out, empty_classes=empty, refusals=listing.refusals
+        findings,
+        cut_off=len(cached.cut_off),
+        notes=notes,
+        left_out=listing.left_out,
+        empty_classes=empty,
+        refusals=listing.refusals,
     )
     return ImageSet(
         name=layout,
@@ -237,20 +240,12 @@ def open_layout(layout: str | None, root: Path | None, *, looking: bool = False)
         raise DataError(f"the layout {layout} must have a data folder, got none. Set [site] path, or pass --data.")
     if not root.exists():
         raise DataError(f"the data folder must exist, got {root}. Check its path.")
-    arrays = _arrays_in(root)
+    arrays = arrays_in(root)
     store = open_store(root, looking=looking) if arrays is None else open_arrays(arrays)
     try:
         yield store
     finally:
         store.close()
-
-
-def _arrays_in(root: Path) -> Path | None:
-    """Returns the file of arrays that a data folder is, or that is alone in it but for texts; else None."""
-    if root.is_dir():
-        seen = [path for path in root.iterdir() if not path.name.startswith(".") and path.suffix not in _TEXTS]
-        root = seen[0] if len(seen) == 1 else root
-    return root if root.is_file() and root.name.lower().endswith(ENDING) else None
 
 
 def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) -> Recipe:

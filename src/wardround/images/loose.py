@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from wardround.errors import DataError
-from wardround.images.arrays import ENDING, open_arrays
+from wardround.images.arrays import ENDING, arrays_in, open_arrays
 from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
@@ -86,12 +86,13 @@ def open_given(paths: Sequence[Path]) -> Store:
 
 
 def open_container(path: Path) -> Store:
-    """Opens a folder, a .zip, a .tar or a MedMNIST .npz.
+    """Opens a folder, a .zip, a .tar or a MedMNIST .npz, which may be alone in a folder.
 
     Raises:
         DataError: it is damaged, or not to be trusted.
     """
-    return open_arrays(path) if path.name.lower().endswith(ENDING) else open_store(path)
+    arrays = arrays_in(path)
+    return open_store(path) if arrays is None else open_arrays(arrays)
 
 
 def is_container(path: Path) -> bool:

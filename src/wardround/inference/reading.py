@@ -25,13 +25,10 @@ from wardround.images.loose import (
 )
 from wardround.images.rows.fit import Fit
 from wardround.images.rows.placement import Placement, placement_of
-from wardround.images.rows.recipe import VERSION, PictureRecipe, Recipe, Rows, View, VolumeRecipe
+from wardround.images.rows.recipe import MOST_CUT_OFF, VERSION, PictureRecipe, Recipe, Rows, View, VolumeRecipe
 from wardround.images.store import Store
 from wardround.inference.answers import Sources
 from wardround.models.card import ModelCard, PictureInput
-
-MOST_CUT_OFF = 0.4
-"""Share of a picture or volume outside of what the model reads from which it is said."""
 
 _COLOURED = 0.04
 """Mean distance of the largest and the smallest channel, 0..1, from which a picture is called coloured."""

@@ -47,6 +47,7 @@ _FINDINGS = {
     "straddling": "patients in both published parts, training and test",
     "conflicting_duplicates": "groups of identical pictures with different labels",
     "repeated_pictures": "pictures that are exact copies of another one",
+    "cut_off": "pictures or volumes of which more than two fifths lie outside of the middle that is read",
     "unnamed": "pictures that name no patient",
     "like_another": "groups of patients whose ids look alike",
     "classes_alike": "groups of classes whose names look alike",

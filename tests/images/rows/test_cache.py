@@ -46,6 +46,18 @@ def test_pictures_are_made_once_and_opened_read_only_afterwards(tmp_path):
     assert source.asked == 1
 
 
+def test_entries_that_are_cut_off_are_known_again_and_none_of_an_earlier_cache(tmp_path):
+    def fill():
+        for number, picture in enumerate(PICTURES):
+            yield Prepared(picture[None], (0, 1), 0.39 + 0.02 * number)
+
+    for _ in range(2):
+        assert cached(tmp_path, fill).cut_off == {1, 2}
+    [notes] = tmp_path.glob("*.notes.json")
+    notes.write_text('{"unreadable": {}, "extents": {}}')
+    assert cached(tmp_path, Source()).cut_off == frozenset()
+
+
 def test_the_folder_is_for_its_owner_alone(tmp_path):
     cached(tmp_path / "deep" / "cache", Source())
     assert stat.S_IMODE((tmp_path / "deep" / "cache").stat().st_mode) == 0o700

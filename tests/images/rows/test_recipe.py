@@ -30,6 +30,16 @@ def test_a_resampled_ball_keeps_its_place_and_size_in_mm():
     assert np.abs((values[0] > 50) ^ (moved > 0)).mean() < 0.02
 
 
+def test_what_lies_outside_of_the_middle_is_measured():
+    picture = Raw(np.zeros((1, 20, 50), np.uint8))
+    for fit, cut_off in ((Fit.CROP, 0.6), (Fit.PAD, 0), (Fit.STRETCH, 0)):
+        assert PictureRecipe(16, 1, fit).prepare(picture).cut_off == pytest.approx(cut_off)
+    volume = Raw(np.zeros((1, 20, 10, 8), np.float32), None, np.diag([1.0, 1.0, 2.0, 1.0]))
+    for view in View:
+        assert VolumeRecipe((10, 20, 4), view=view).prepare(volume).cut_off == pytest.approx(0.75)
+    assert VolumeRecipe((10, 20, 4), spacing=(2.0, 2.0, 4.0)).prepare(volume).cut_off == 0
+
+
 def test_a_volume_at_the_spacing_asked_for_is_not_touched():
     values = np.random.default_rng(0).normal(size=(1, 4, 5, 6)).astype(np.float32)
     same, _, _ = resampled(values, None, np.diag([1.0004, 1.0, 1.0, 1.0]), (1.0, 1.0, 1.0))

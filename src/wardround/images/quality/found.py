@@ -130,6 +130,14 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
             "nothing, if they are few.",
             rows=tuple(tuple(rows.values()) for rows in copies.values() if len(rows) > 1),
         )  # fmt: skip
+    if count := found.cut_off:
+        yield Notice(
+            "cut_off", Level.LOOK, count,
+            f"More than two fifths of {counted(count, 'picture or volume', 'pictures or volumes')} lie outside of the "
+            f"middle that was read, {' x '.join(map(str, image_set.pixels.shape[2:]))}",
+            "what is cut off is never seen by a model, and it may be what the label is about.",
+            "set `[data] fit` to pad or stretch; for volumes a larger volume_size, or a wider spacing.",
+        )  # fmt: skip
     if count := found.unnamed:
         yield Notice(
             "unnamed", Level.LOOK, count,

@@ -21,7 +21,7 @@ from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regul
 from wardround.boundary.private import appears_whole, make_private_folder, write_whole
 from wardround.boundary.rows import check_room, mapped_rows
 from wardround.errors import DataError
-from wardround.images.rows.recipe import Prepared, Rows
+from wardround.images.rows.recipe import MOST_CUT_OFF, Prepared, Rows
 from wardround.types import Progress
 
 FORMAT = 3
@@ -41,11 +41,14 @@ class Cached:
         unreadable: entries that could not be decoded, with the reason for each; their rows are zero.
         extents: of each entry its first row, and one past its last, that is more than padding; an entry that is
             not in it fills all of its rows.
+        cut_off: entries of which more than `MOST_CUT_OFF` lies outside of their rows; none where an earlier version
+            wrote the cache.
     """
 
     rows: Rows
     unreadable: dict[int, str]
     extents: dict[int, tuple[int, int]]
+    cut_off: frozenset[int] = frozenset()
 
 
 def cache_key(recipe: Sequence[object], digests: Sequence[str]) -> str:
@@ -105,10 +108,11 @@ def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
         notes = parse_json(read_regular(_notes_of(path), MOST_JSON_BYTES))
         unreadable = {int(entry): str(reason) for entry, reason in notes["unreadable"].items()}
         extents = {int(entry): (int(first), int(end)) for entry, (first, end) in notes["extents"].items()}
+        cut_off = frozenset(map(int, notes.get("cut_off", ())))
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return None
     is_as_asked = rows.shape == shape and rows.dtype == np.uint8
-    return Cached(rows, unreadable, extents) if is_as_asked else None
+    return Cached(rows, unreadable, extents, cut_off) if is_as_asked else None
 
 
 def _notes_of(path: Path) -> Path:
@@ -121,12 +125,13 @@ def _write(
     rows_per_entry: int,
     entries: Iterator[Prepared | str],
     progress: Progress | None,
-) -> dict[str, dict[str, object]]:
+) -> dict[str, object]:
     """Writes a .npy front to back; a memory map would meet a full disk with SIGBUS instead of an error."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
     unreadable: dict[str, object] = {}
     extents: dict[str, object] = {}
+    cut_off: list[int] = []
     blank = bytes(rows_per_entry * int(np.prod(shape[1:])))
     num_entries, done = shape[0] // rows_per_entry, 0
     for number, entry in enumerate(entries):
@@ -138,8 +143,10 @@ def _write(
             file.write(entry.rows.tobytes())
             if entry.extent != (0, rows_per_entry):
                 extents[str(number)] = entry.extent
+            if entry.cut_off > MOST_CUT_OFF:
+                cut_off.append(number)
         done = number + 1
         if progress is not None:
             progress(done, num_entries)
     assert done == num_entries, "every entry has its rows"
-    return {"unreadable": unreadable, "extents": extents}
+    return {"unreadable": unreadable, "extents": extents, "cut_off": cut_off}

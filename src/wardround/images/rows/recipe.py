@@ -39,6 +39,10 @@ class View(StrEnum):
     SLICES = "slices"
 
 
+MOST_CUT_OFF = 0.4
+"""Share of a picture or volume outside of the middle that is read from which it is said."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The rows of one entry.
@@ -46,10 +50,12 @@ class Prepared:
     Args:
         rows: (row, channel, *space).
         extent: first row, and one past the last, that shows something of the volume; the others are padding.
+        cut_off: share of the picture or volume outside of the middle that the rows show.
     """
 
     rows: Rows
     extent: tuple[int, int]
+    cut_off: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,8 @@ class PictureRecipe:
         made = fitted(picture, size, self.channels, self.fit)
         if mask is not None:
             made = np.concatenate([made, self._mask(mask)[None]])
-        return Prepared(made[None], (0, 1))
+        sides = picture.shape[1:]
+        return Prepared(made[None], (0, 1), 1 - min(sides) / max(sides) if self.fit is Fit.CROP else 0.0)
 
     def _mask(self, mask: Mask) -> Mask:
         """Returns the class that covers most of each new pixel; padding is class 0."""
@@ -213,9 +220,10 @@ class VolumeRecipe:
         picture = levels(values, self.window, padding)
         rows = picture if mask is None else np.concatenate([picture, mask[None]])
         made, extent = centred(rows, self.size)
+        cut_off = 1 - float(np.prod(np.minimum(1, np.array(self.size) / picture.shape[1:])))
         if self.view is View.VOLUME:
-            return Prepared(made[None], (0, 1))
-        return Prepared(axial(made), extent[2])
+            return Prepared(made[None], (0, 1), cut_off)
+        return Prepared(axial(made), extent[2], cut_off)
 
 
 Recipe: TypeAlias = PictureRecipe | VolumeRecipe
