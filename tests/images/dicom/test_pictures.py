@@ -154,6 +154,9 @@ def test_what_may_show_a_name_is_refused_unless_reviewed(dicom, tmp_path, elemen
     assert len(listing.entries) == 2
     assert any(note.startswith("refused") and "1 image (" in note and reason in note for note in listing.notes)
     assert len(dicom.read(tmp_path, reviewed=True).entries) == 3
+    looked = dicom.read(tmp_path, looking=True)
+    assert len(looked.entries) == 3, "somebody has to see what is to be reviewed"
+    assert any(note.startswith("shown here, and refused until") and reason in note for note in looked.notes)
 
 
 def test_where_everything_is_refused_the_error_says_how_to_review(dicom, tmp_path):

@@ -74,6 +74,7 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         reviewed=options.reviewed,
         modalities=_chosen(options.modalities),
         are_named=options.names is not None or TABLE in store,
+        looking=options.looking,
     )
     seen, mixed = _of_one_kind(seen)
     refusals = options.refused([*wrong, *mixed])

@@ -46,12 +46,14 @@ def survey(
     reviewed: bool,
     modalities: Collection[str] | None = None,
     are_named: bool = False,
+    looking: bool = False,
 ) -> Survey:
     """Looks at every header.
 
     `name_for` makes a pseudonym of a kind and a value; `reviewed` says that somebody has looked at pictures that may
     show a name; pictures and slices of other modalities than `modalities` are passed over, as are files without a
-    PatientID unless the site names persons by itself (`are_named`).
+    PatientID unless the site names persons by itself (`are_named`). Somebody who is `looking` at the data sees what a
+    study refuses until it is reviewed.
 
     Raises:
         MissingExtra: a compression needs a decoder that is not installed.
@@ -90,16 +92,19 @@ def survey(
             "the export gave several images one UID. They are kept; ask for an export in which each has its own"
         )
     for reason, count in sorted(refused.items()):
-        verdict = "let in as reviewed" if reviewed else "refused until they are looked at and reviewed is set"
+        refused_for = "refused until they are looked at and reviewed is set"
+        verdict = (
+            "let in as reviewed" if reviewed else f"shown here, and {refused_for}" if looking else refused_for
+        )
         notes.append(f"{verdict}: {counted(count, 'image')} ({reason})")
-    used = [header for header in kept if reviewed or header.refusal is None]
+    used = [header for header in kept if reviewed or looking or header.refusal is None]
     silent = sum(header.is_silent for header in used if header.kind is not Kind.SEGMENTATION)
     if silent:
         notes.append(
             f"{counted(silent, 'image does', 'images do')} not say whether text is burned in; look at some of them"
         )
     pictures, slices, segmentations = (tuple(h for h in used if h.kind is kind) for kind in _USED)
-    kept_out = () if reviewed else tuple(header for header in kept if header.refusal is not None)
+    kept_out = () if reviewed or looking else tuple(header for header in kept if header.refusal is not None)
     return Survey(pictures, slices, segmentations, tuple(notes), len(names), tuple(passed_over), kept_out)
 
 
