@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wardround.images.identity import alike, folded, is_missing, names_nobody
+from wardround.images.identity import alike, alike_persons, folded, is_missing, names_nobody
 
 VISIBLE = st.text("abcXYZ019éñüßЖ中²①-_./", min_size=1, max_size=12)
 UNSEEN = st.sampled_from(
@@ -52,6 +52,22 @@ def test_two_visible_names_are_never_joined(one, other):
 def test_look_alikes_are_found_and_not_joined(names, groups):
     assert alike(names) == groups
     assert len({folded(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["10_left", "10_right", "13_left"], (("10_left", "10_right"),)),
+        (["P_01_LEFT_CC", "P_1_RIGHT_MLO", "P_2_LEFT_CC"], (("P_01_LEFT_CC", "P_1_RIGHT_MLO"),)),
+        (["12-OD", "12 os", "12"], (("12", "12 os", "12-OD"),)),
+        (["left", "right", "cc 1 ill", "cc 2 ill"], ()),
+        (["1left", "1right"], ()),
+    ],
+)
+def test_ids_with_a_side_or_a_view_are_found_and_not_joined(names, groups):
+    """A public set has four PatientIDs for each woman, one a view: a guarantee for each would be a quarter of one."""
+    assert alike_persons(names) == groups
+    assert alike(names) == (), "classes and sites may be sides"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ _INVISIBLE = re.compile(
 )
 """Default-ignorable code points outside the categories `Cc` and `Cf` (Unicode, DerivedCoreProperties.txt)."""
 
+_SIDES = {"left", "right", "l", "r", "lt", "rt", "od", "os"}
+_VIEWS = {"cc", "mlo", "ml", "lm", "ap", "pa", "lat", "lateral", "frontal"}
 _PADDING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _DECIMAL_ZEROS = re.compile(r"(?<=\d)\.0+$")
 _SEPARATORS = re.compile(r"[\s_\-]+")
@@ -85,6 +87,15 @@ def alike(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return several((likeness(name), name) for name in names)
 
 
+def alike_persons(ids: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Returns groups of different ids that may be one person's: those of `alike`, and one id with two sides or views.
+
+    >>> alike_persons(["7", "007", "P_12_LEFT_CC", "P_12_RIGHT_MLO", "13_left", "14_left", "left", "right"])
+    (('007', '7'), ('P_12_LEFT_CC', 'P_12_RIGHT_MLO'))
+    """
+    return several((likeness_of_person(name), name) for name in ids)
+
+
 def several(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
     """Returns groups of two or more different names with one key, each sorted, from pairs of key and name."""
     groups: dict[str, set[str]] = defaultdict(set)
@@ -97,3 +108,13 @@ def likeness(name: str) -> str:
     """Returns a key that names share whose difference a person could overlook, or a spreadsheet could make."""
     plain = folded(unicodedata.normalize("NFKC", name).casefold())
     return _SEPARATORS.sub("-", _PADDING_ZEROS.sub("", _DECIMAL_ZEROS.sub("", plain)))
+
+
+def likeness_of_person(name: str) -> str:
+    """Returns the key of `likeness` without words for a side or a view, where a number is left to tell persons apart.
+
+    A public mammography set has `Mass-Training_P_00001_LEFT_CC` as PatientID: four patients are one woman.
+    """
+    plain = likeness(name)
+    kept = "-".join(word for word in plain.split("-") if word not in _SIDES | _VIEWS)
+    return kept if any(letter.isdigit() for letter in kept) else plain

@@ -17,7 +17,7 @@ from wardround.errors import DataError, as_one
 from wardround.images.csv_file import Row, read_table
 from wardround.images.entries import Entry, stem_of
 from wardround.images.findings import shortened
-from wardround.images.identity import alike, folded, names_nobody
+from wardround.images.identity import alike, alike_persons, folded, names_nobody
 from wardround.images.listing import ByPattern, ByTable, Listing, OnePerPicture, PersonNames
 from wardround.images.store import Store
 from wardround.images.table import bytes_of_table, refusal
@@ -76,7 +76,7 @@ def with_persons(
         for entry, patient in zip(listing.entries, people, strict=True)
     )
     ids = {entry.patient for entry in entries if entry.patient is not None}
-    found = {*alike(ids), *listing.alike} if persons is Persons.NAMED else ()
+    found = {*alike_persons(ids), *listing.alike} if persons is Persons.NAMED else ()
     like_another = tuple(sorted(group for group in found if ids.issuperset(group)))
     notes = [*listing.notes]
     if short := sum(re.fullmatch(_SHORTENED, who) is not None for who in ids):

@@ -13,7 +13,7 @@ from wardround.images.dicom.geometry import Plane, planes_of
 from wardround.images.dicom.parse import header_of
 from wardround.images.dicom.pixels import check_size
 from wardround.images.dicom.values import items, num_frames, text, texts, whole_number
-from wardround.images.identity import folded, likeness, names_nobody
+from wardround.images.identity import folded, likeness, likeness_of_person, names_nobody
 from wardround.images.store import Store
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Header:
         kind: of its content; where that is nothing to train on, the rest is empty.
         patient: by PatientID alone; None where there is none, or one that names no person.
         likeness: shared by patients whose ids look alike (`identity.likeness`).
+        kin: shared by patients who may be one person (`identity.likeness_of_person`).
         modality: one of `MODALITIES`; else empty, for a header may have any text there.
         issuer: of the PatientID, where the header says so.
         number: its place in the series as the scanner counted, to order pictures only.
@@ -57,6 +58,7 @@ class Header:
     kind: Kind
     patient: str | None = None
     likeness: str | None = None
+    kin: str | None = None
     modality: str = ""
     issuer: str | None = None
     study: str = ""
@@ -119,6 +121,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         kind,
         patient=name_for("patient", patient) if is_named else None,
         likeness=name_for("likeness", likeness(folded(patient))) if is_named else None,
+        kin=name_for("kin", likeness_of_person(folded(patient))) if is_named else None,
         modality=modality if (modality := text(found, "Modality").upper()) in MODALITIES else "",
         issuer=named("issuer", "IssuerOfPatientID"),
         study=named("study", "StudyInstanceUID") or "",

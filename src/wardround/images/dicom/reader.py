@@ -209,7 +209,7 @@ def _units(seen: Survey) -> _Units:
             f"{counted(numbers, 'PatientID is', 'PatientIDs are')} of two issuers or more and may be of two persons, "
             "who are one patient here; a patients.csv tells them apart"
         )
-    like_another = several((header.likeness, patient_of(header)) for header in used if header.likeness is not None)
+    like_another = several((header.kin, patient_of(header)) for header in used if header.kin is not None)
     gone = [
         (unit, f"images refused: {unit.headers[0].refusal}; look at them, and set reviewed to let them in")
         for unit in pictures(seen.refused)

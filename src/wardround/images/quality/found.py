@@ -150,8 +150,8 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
         yield Notice(
             "like_another", Level.LOOK, count,
             f"{counted(count, 'group')} of patients have ids that look alike",
-            "such ids (7, 7.0 and 007; p1 and P1) are often one person, who is then protected half as well as "
-            "promised; they may be two persons, so they are not joined.",
+            "such ids (7, 7.0 and 007; p1 and P1; 12_LEFT and 12_RIGHT) are often one person, who is then protected "
+            "half as well as promised; they may be two persons, so they are not joined.",
             f"ask the source of the ids; if they are one person, give one id in a {TABLE} (picture, patient).",
             names=tuple(" = ".join(group) for group in found.like_another),
         )  # fmt: skip
