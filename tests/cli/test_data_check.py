@@ -1,6 +1,7 @@
 """`wardround data check`: it says everything at once, and reads what a study would be refused for."""
 
 import json
+import os
 import re
 from collections import Counter
 
@@ -247,3 +248,15 @@ def test_colours_that_a_study_would_not_read_are_said(wardround, tmp_path, colou
     ended = wardround("data", "check", tmp_path)
     assert (ended.code, f"pictures: {channels} x 64 x 64" in ended.out) == (0, True)
     assert ('set `[data] colour = "rgb"`' in ended.out) is coloured
+
+
+def test_names_in_no_encoding_of_texts_are_looked_at(wardround, tmp_path):
+    """Files of other systems have names that are no UTF-8: they are shown escaped, on the page as well."""
+    for n in range(12):
+        path = os.fsencode(tmp_path / "data") + b"/%s/p\xe9%d/\xe9%d.png" % (b"ab"[n % 2 : n % 2 + 1], n, n)
+        os.makedirs(os.path.dirname(path))
+        drawn = np.random.default_rng(n).integers(0, 255, (20, 20)).astype(np.uint8)
+        Image.fromarray(drawn).save(os.fsdecode(path))
+    ended = wardround("data", "check", tmp_path / "data", "--page", tmp_path / "page.html")
+    assert ended.code == 0, ended.err
+    assert b"\\udce9" in (tmp_path / "page.html").read_bytes()

@@ -39,8 +39,10 @@ def copy_without(root: Path, gone: Collection[str], kept: Collection[str], into:
     if not files.keys() >= set(kept):
         raise DataError("A folder must hold every picture that was read of it, and lacks one. Read it again.")
     staying = Counter(Path(name).name for name in files if name not in gone)
-    names = {name.encode() for one in gone for name in (one, Path(one).name) if name == one or not staying[name]}
-    others = {name.encode() for name in kept}
+    names = {
+        os.fsencode(name) for one in gone for name in (one, Path(one).name) if name == one or not staying[name]
+    }
+    others = {os.fsencode(name) for name in kept}
     for relative, path in files.items():
         if relative in gone:
             continue

@@ -57,7 +57,7 @@ def write_mistakes(
         MachineError: the page cannot be written.
     """
     classes = list(_missed(images, rows, scores, named))
-    write_whole(path, filled("mistakes.html.j2", most=MOST, classes=classes).encode())
+    write_whole(path, filled("mistakes.html.j2", most=MOST, classes=classes).encode("utf-8", "backslashreplace"))
 
 
 def _missed(images: ImageSet, rows: npt.NDArray[np.int64], scores: Scores, named: bool) -> Iterator[Missed]:

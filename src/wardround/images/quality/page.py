@@ -49,7 +49,7 @@ def write_page(inspection: Inspection, image_set: ImageSet, path: Path) -> None:
         MissingExtra: Jinja2 is not installed.
         MachineError: the page cannot be written.
     """
-    write_whole(path, render(inspection, image_set).encode())
+    write_whole(path, render(inspection, image_set).encode("utf-8", "backslashreplace"))
 
 
 def render(inspection: Inspection, image_set: ImageSet) -> str:

@@ -165,7 +165,9 @@ def _folds(labels: Labels, patients: Sequence[str]) -> _Indices:
     highest: dict[str, int] = {}
     for patient, label in zip(patients, labels.tolist(), strict=True):
         highest[patient] = max(label, highest.get(patient, 0))
-    dealt = sorted(highest, key=lambda one: (highest[one], hashlib.sha256(one.encode()).digest()))
+    dealt = sorted(
+        highest, key=lambda one: (highest[one], hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest())
+    )
     fold = {patient: place % NUM_FOLDS for place, patient in enumerate(dealt)}
     return np.array([fold[patient] for patient in patients], dtype=np.int64)
 
