@@ -10,7 +10,7 @@ from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.config import Study
 from wardround.config.data import PersonPattern, PersonTable
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.layouts.phantom import PhantomOptions, list_phantom
+from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.listing import (
     ByPattern,
     ByTable,
@@ -20,8 +20,7 @@ from wardround.images.listing import (
     PersonNames,
     ReaderOptions,
 )
-from wardround.images.load import Volumes, list_entries, load_images, open_layout
-from wardround.images.naming import with_persons
+from wardround.images.load import Volumes, check_size, list_entries, list_generated, load_images, open_layout
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
 from wardround.models.linear import scoring_layer
@@ -67,12 +66,14 @@ def list_pictures(study: Study) -> Listing | None:
     """Returns the entries of the study's site by names, tables and headers alone; None where no folder is named."""
     site, options = study.site, reader_options(study)
     if site.layout == "phantom":
-        phantoms = list_phantom(PhantomOptions(**site.phantom.model_dump()))
-        return options.classified(with_persons(phantoms, options.names, None))
-    if site.path is None:
+        listing = list_generated(PhantomOptions(**site.phantom.model_dump()), study.data.task, options)
+    elif site.path is None:
         return None
-    with open_layout(site.layout, site.path) as store:
-        return list_entries(site.layout, store, study.data.task, options)
+    else:
+        with open_layout(site.layout, site.path) as store:
+            listing = list_entries(site.layout, store, study.data.task, options)
+    check_size(listing, volumes_of(study))
+    return listing
 
 
 def list_folder(path: Path) -> Listing:

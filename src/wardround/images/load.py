@@ -79,15 +79,13 @@ def load_images(
     """
     pictures = PictureRecipe(image_size, channels, _fit(fit), circle, bits)
     if layout == PHANTOM:
-        if root is not None or task not in (None, Task.BINARY):
-            raise DataError("the layout phantom must have no folder and the task binary. Leave both out.")
+        if root is not None:
+            raise DataError("the layout phantom must have no folder. Leave it out.")
         population = phantom or PhantomOptions()
-        listed = list_phantom(population)
-        listing = options.classified(with_persons(listed, options.names, None))
+        listing = list_generated(population, task, options)
         recipe: Recipe = _recipe(listing, pictures, volumes)
-        digests, cached = pixels_of_phantom(
-            population, [entry.file for entry in listed.entries], Wanted(recipe, cache_dir, progress)
-        )
+        files = [entry.file for entry in listing.entries]
+        digests, cached = pixels_of_phantom(population, files, Wanted(recipe, cache_dir, progress))
     else:
         if phantom is not None:
             raise DataError(f"phantom options must go with the layout phantom, got {layout!r}. Leave them out.")
@@ -214,6 +212,32 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     return replace(listing, refusals=(*listing.refusals, *options.refused([many])))
 
 
+def list_generated(phantom: PhantomOptions, task: str | None, options: ReaderOptions = NO_OPTIONS) -> Listing:
+    """Returns the entries of a generated set with their patients.
+
+    Raises:
+        DataError: another task than binary, or classes that are not the phantoms'.
+    """
+    if task not in (None, Task.BINARY):
+        raise DataError(
+            f"the task of {PHANTOM} must be {Task.BINARY}, got {task!r}. Leave it out.", code="data-task"
+        )
+    return options.classified(with_persons(list_phantom(phantom), options.names, None))
+
+
+def check_size(listing: Listing, volumes: Volumes | None) -> None:
+    """Raises `DataError` unless volumes have a size in voxels, and pictures have none."""
+    if volumes is not None and not listing.volumes:
+        raise DataError(
+            "volume_size must go with volumes, and these are pictures. Use image_size.", code="data-volume-size"
+        )
+    if volumes is None and listing.volumes:
+        raise DataError(
+            "volumes must have a size in voxels, got none. Set volume_size in [data], for instance [64, 64, 64].",
+            code="data-volume-size",
+        )
+
+
 def look_at_entries(layout: str, store: Store, task: str | None, options: ReaderOptions) -> Listing:
     """Returns what `list_entries` does; where that is refused, every picture that lies there, and the refusals.
 
@@ -249,14 +273,9 @@ def open_layout(layout: str | None, root: Path | None, *, looking: bool = False)
 
 
 def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) -> Recipe:
-    if not listing.volumes:
-        if volumes is not None:
-            raise DataError("volume_size must go with volumes, and these are pictures. Use image_size.")
-        return pictures
+    check_size(listing, volumes)
     if volumes is None:
-        raise DataError(
-            "volumes must have a size in voxels, got none. Set volume_size in [data], for instance [64, 64, 64]."
-        )
+        return pictures
     return VolumeRecipe(volumes.size, listing.channels, volumes.spacing, volumes.window, volumes.view)
 
 
