@@ -3,6 +3,7 @@
 What is heavy is imported where it is used, as commands do: their imports are part of their time.
 """
 
+import atexit
 import json
 import resource
 import statistics
@@ -127,8 +128,8 @@ def measure(study: Study) -> dict[str, Any]:
 
 def command(study: str, out: str) -> None:
     """Runs `wardround run` on a study file, and notes the seconds of its rounds beside the record."""
+    from wardround import __main__ as process
     from wardround.cli import terminal
-    from wardround.cli.main import main
 
     clock = _Clock()
 
@@ -143,11 +144,8 @@ def command(study: str, out: str) -> None:
 
     terminal.Terminal = Timed  # type: ignore[misc]  # which the command makes
     sys.argv = ["wardround", "run", study, "--out", out]
-    try:
-        main()
-    finally:
-        note = {"rounds": clock.seconds(), "accuracy": _accuracy(Path(out))}
-        print(json.dumps(note))
+    atexit.register(lambda: print(json.dumps({"rounds": clock.seconds(), "accuracy": _accuracy(Path(out))})))
+    process.command()
 
 
 def _accuracy(run: Path) -> object:

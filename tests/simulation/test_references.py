@@ -25,7 +25,7 @@ from wardround.simulation.materials import gather
 from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.references import REFERENCES, pooled
 
-COMMAND = (sys.executable, "-c", "from wardround.cli.main import main; main()")
+COMMAND = (sys.executable, "-m", "wardround")
 
 NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
 

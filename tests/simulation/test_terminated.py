@@ -10,7 +10,7 @@ import pytest
 from wardround.coordinator.observer import Silent
 from wardround.simulation.run import run_study
 
-COMMAND = (sys.executable, "-c", "from wardround.cli.main import main; main()")
+COMMAND = (sys.executable, "-m", "wardround")
 
 
 @pytest.mark.thorough

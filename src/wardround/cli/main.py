@@ -3,8 +3,6 @@
 Bad input prints one sentence and exits with 2; any other exception is a bug and shows its traceback.
 """
 
-import atexit
-import gc
 import json
 import sys
 from enum import StrEnum
@@ -85,9 +83,6 @@ app.command()(export)
 app.command()(serve)
 app.command()(verify)
 app.add_typer(audit_app, name="audit")
-
-_COLLECTIONS = 50_000, 20, 50
-"""New objects between two searches for rings of garbage, by generation: at Python's 700 they take a tenth of a run."""
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -351,8 +346,6 @@ def schema() -> None:
 
 def main() -> None:
     """Runs a command; a `WardroundError` or a fault of the machine becomes one sentence and exit code 2."""
-    gc.set_threshold(*_COLLECTIONS)
-    atexit.register(gc.freeze)  # what is left then goes with the process: looking for rings in it took a second
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to fail
