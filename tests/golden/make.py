@@ -109,7 +109,7 @@ def observed(folder: Path) -> Found:
                 for key, value in statement.items()
                 if key not in said
             },
-            "sentence": certificate["sentence"].replace(f" and {bound} ", " and clipping_norm "),
+            "sentence": str(certificate["sentence"]).replace(f" and {bound} ", " and clipping_norm "),
             "short": certificate["short"],
             "event": json.dumps(certificate["event"], sort_keys=True),
             "insiders": [f"{row['adversary']}: {row['epsilon']}" for row in insiders],
