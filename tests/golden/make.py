@@ -2,7 +2,8 @@
 
     python -m tests.golden.make            writes golden.json anew
     python -m tests.golden.make --check    says what differs, and ends with 1 if anything does
-    python -m tests.golden.make --only NAME [--check]    one case, or all whose name begins so
+    python -m tests.golden.make --only NAME [--check]    one case, or all whose name begins so; on another machine than
+                                                         the others it is frozen without what hangs on the machine
 
 Rebuilding the house changes no number: whoever moves a record adapts `observed`, and nothing in golden.json.
 """
@@ -93,6 +94,11 @@ def observed(folder: Path) -> Found:
     insiders: Any = certificate["insiders"]
     validation: Any = results["validation"]
     said = ("caveats", "released_what", "released_to", "reason", "sampler")  # all of it stands in the sentence
+    points = {
+        f"{row['class']}, {row['asked_sensitivity']}": f"{row['score']:.3g}"
+        for row in results["operating_points"]  # type: ignore[union-attr, index]  # see Results
+        if not row["reason"]
+    }
     [bound] = statement.keys() & {"clipping_norm", "truncation", "row_norm", "sensitivity"}
     return {
         "weights": _hashes(folder / "model.safetensors"),
@@ -125,7 +131,7 @@ def observed(folder: Path) -> Found:
         },
         "hospitals": {row["name"]: f"{row['patients']} patients, {row['images']} images" for row in hospitals},
         "ledger": _charges(folder),
-    }
+    } | ({"thresholds": points} if points else {})
 
 
 def _hashes(path: Path) -> dict[str, str] | None:
@@ -204,11 +210,12 @@ def differences(kept: Found, found: Found, *, elsewhere: bool) -> list[str]:
     """What differs, a line each.
 
     Args:
-        kept: of golden.json.
+        kept: of golden.json; without what hangs on a machine where it was added on another one.
         found: of the run just made.
         elsewhere: golden.json was made on another machine or with other versions: what hangs on those is left out, and
             other numbers are compared to six digits.
     """
+    elsewhere = elsewhere or kept.keys().isdisjoint(OF_THE_MACHINE)
     one, other = dict(_flat(kept, elsewhere)), dict(_flat(found, elsewhere))
     keys = [key for key in sorted({*one, *other}) if not _alike(one.get(key), other.get(key), elsewhere)]
     return [f"{key}: was {one.get(key)!r}, is {other.get(key)!r}" for key in keys]
@@ -274,7 +281,14 @@ def main() -> int:
     kept = (
         {name: golden["cases"][name] for name in cases.tables if name in golden["cases"]} if options.only else {}
     )
-    text = json.dumps({"machine": machine(), "cases": kept | made}, indent=1, sort_keys=True)
+    if options.only and elsewhere:  # the others hang on the machine that they were made on
+        made = {
+            name: {key: found[key] for key in found if key not in OF_THE_MACHINE} for name, found in made.items()
+        }
+    text = json.dumps(
+        {"machine": golden.get("machine", {}) if options.only else machine(), "cases": kept | made},
+        indent=1, sort_keys=True,
+    )  # fmt: skip
     GOLDEN.write_text(text + "\n")
     return 0
 

@@ -9,7 +9,7 @@ from tests.golden.make import OF_THE_MACHINE, Cases, differences, machine, read_
 
 QUICK = (
     "plans/dp-sgd/fedsgd", "plans/top-k/fedavg", "plans/output-perturbation/one-shot", "plans/local-pictures/fedsgd",
-    "correlated/public-size", "masked/dropouts-counted",
+    "correlated/public-size", "masked/dropouts-counted", "model/thresholds-masked",
 )  # fmt: skip
 NAMES = tuple(tables_of_cases(Path("volumes")))
 
@@ -55,6 +55,17 @@ def test_a_change_of_any_number_is_seen(golden, elsewhere):
     del found["rounds"]["1"]["witness"]
     seen = {line.partition(" / ")[0] for line in differences(kept, found, elsewhere=elsewhere)}
     assert seen == {"ledger", "promise", "rounds"}
+
+
+def test_a_case_that_was_added_on_another_machine_is_held_to_the_rest(golden):
+    """Its thresholds follow from the released moments, rounded to what no machine changes."""
+    whole = golden["cases"]["model/thresholds"]
+    kept = {key: value for key, value in whole.items() if key not in OF_THE_MACHINE}
+    found = copy.deepcopy(kept) | {"weights": {"head": "0" * 64}}
+    assert differences(kept, found, elsewhere=False) == []
+    assert set(found["thresholds"]) == {"lesion, 0.9", "lesion, 0.95"}
+    found["thresholds"]["lesion, 0.9"] = "0.896"
+    assert any(line.startswith("thresholds / lesion, 0.9: ") for line in differences(kept, found, elsewhere=False))
 
 
 def test_weights_are_held_to_the_machine_that_made_them(golden):
