@@ -14,6 +14,7 @@ from wardround.per_patient.validation import check_trainable
 from wardround.training.augment.augmentation import Augmentation, Axis
 from wardround.training.convex import linear_head
 from wardround.training.losses import LOSSES, LOSSES_FOR
+from wardround.training.threads import using_threads
 
 
 def loss_of(study: Study, target: Target) -> Loss:
@@ -86,7 +87,8 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (3, channels, *size), dtype=torch.uint8, generator=generator)
     network.trained.train()
-    check_trainable(network.trained, network.encode(noise))
+    with using_threads(study.performance.threads):
+        check_trainable(network.trained, network.encode(noise))
     if study.fits_head:
         linear_head(network)
     return network

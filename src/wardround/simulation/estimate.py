@@ -119,6 +119,11 @@ def estimate(study: Study) -> Estimate:
     Raises:
         WardroundError: anything that `run` would refuse before it opens an image.
     """
+    with using_threads(study.performance.threads):
+        return _estimate(study)
+
+
+def _estimate(study: Study) -> Estimate:
     timetable = timetable_of(study)
     check_availability(study, timetable)
     plan = plan_of(study)
@@ -152,8 +157,7 @@ def estimate(study: Study) -> Estimate:
         seconds = study.rounds * sum(picture * each_round + fixed * timetable.at_once for picture, fixed in runs)
     cache = (pictures or 0) * math.prod(shape)
     inputs, encoding = _encoding_of(network, shape, pictures or 0)
-    with using_threads(study.performance.threads):  # as a run makes its bench
-        bench, _ = made_up_bench(study, network, target, shape, 2)
+    bench, _ = made_up_bench(study, network, target, shape, 2)
     if study.privacy.releases_pictures:
         published(study.privacy.plan, "simulation").check_noised(plan, target, bench)
     of_patient = math.ceil((pictures or 1) / (patients or 1))
@@ -359,8 +363,7 @@ def _local_probe(
     A step takes so many pictures; fewer are timed of many.
     """
     pictures, clip = max(1, min(of_step, 64)), clip_of(plan.training).norm
-    with using_threads(study.performance.threads):
-        bench, everyone = made_up_bench(study, network, target, shape, pictures)
+    bench, everyone = made_up_bench(study, network, target, shape, pictures)
     at_work = _at_work(study, bench)
     with using_threads(1 if at_work > 1 else None):
         seconds = _least(lambda: bench.gradient_sums(bench.initial_weights, [everyone], clip, 0))
