@@ -61,6 +61,7 @@ def test_without_a_folder_the_promise_is_foreseen_and_nothing_else(tiny_study):
         ({"hospitals": {"scheme": "images", "images": 16}, "data": {"test_fraction": 0.5}}, "data-too-few-images"),
         ({"hospitals": {"scheme": "site", "count": 3}}, "data-site-count"),
         ({"data": {"test_fraction": 1e-9}}, "data-part-empty"),
+        ({"data": {"test_fraction": 1 - 1e-9}}, "data-part-empty"),
         (
             {
                 "privacy": {"plan": "local-pictures", "clipping_norm": None, "sum": None},

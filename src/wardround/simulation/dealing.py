@@ -99,6 +99,13 @@ def split_patients(image_set: ImageSet, data: DataSection, hospitals: HospitalsS
         validation, rest = _stratified(rest, data.validation_fraction, generator, "validation")
     elif data.validation_fraction > 0:
         validation, rest = _set_aside(rest, data.validation_fraction, places, "validation")
+    if not rest:
+        everybody = counted(len(image_set.patients), "patient")
+        raise DataError(
+            f"training must have at least one patient, got none of {everybody} beside those set aside. Choose smaller "
+            "parts in `[data]`, or another `[hospitals] split_seed`.",
+            code="data-part-empty",
+        )
     match scheme:
         case Scheme.SITE:
             dealt = _by_site(image_set.patients, rest, hospitals.names)
