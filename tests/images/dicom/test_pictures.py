@@ -157,6 +157,7 @@ def test_what_may_show_a_name_is_refused_unless_reviewed(dicom, tmp_path, elemen
     looked = dicom.read(tmp_path, looking=True)
     assert len(looked.entries) == 3, "somebody has to see what is to be reviewed"
     assert any(note.startswith("shown here, and refused until") and reason in note for note in looked.notes)
+    assert [reason in one.cause for one in looked.left_out] == [True], "a study leaves it out"
 
 
 def test_where_everything_is_refused_the_error_says_how_to_review(dicom, tmp_path):

@@ -104,7 +104,7 @@ def survey(
             f"{counted(silent, 'image does', 'images do')} not say whether text is burned in; look at some of them"
         )
     pictures, slices, segmentations = (tuple(h for h in used if h.kind is kind) for kind in _USED)
-    kept_out = () if reviewed or looking else tuple(header for header in kept if header.refusal is not None)
+    kept_out = () if reviewed else tuple(header for header in kept if header.refusal is not None)
     return Survey(pictures, slices, segmentations, tuple(notes), len(names), tuple(passed_over), kept_out)
 
 
