@@ -215,6 +215,8 @@ def test_a_train_csv_without_train_images_is_not_taken_for_aptos(tmp_path):
         ("train/sub-01/a.png", "train/sub-02/b.png", "test/sub-03/c.png"),
         ("Case 1/a.png", "Case 2/b.png", "normal/c.png"),
         ("P7/a.png", "P12/b.png"),
+        ("pt7/a.png", "pt12/b.png"),
+        ("PT_7/a.png", "PT_12/b.png"),
         ("study1/a.png", "study2/b.png"),
     ],
 )
@@ -224,6 +226,16 @@ def test_folders_of_patients_are_no_classes(tmp_path, files):
         picture(tmp_path, name)
     with raises_code(DataError, "data-numbered-parts"):
         listed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "folders", [("pT1", "pT2", "pT3"), ("T1", "T2"), ("CIN1", "CIN2"), ("grade_1", "grade_2")]
+)
+def test_stages_and_grades_are_classes(tmp_path, folders):
+    """`pT` is the stage of a tumour by the pathologist, and no abbreviation of a patient."""
+    for name in folders:
+        picture(tmp_path, f"{name}/a.png")
+    assert listed(tmp_path).class_names == folders
 
 
 @pytest.mark.parametrize(

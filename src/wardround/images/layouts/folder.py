@@ -51,10 +51,10 @@ _PICTURES_OF_A_KIND = 10
 """Pictures in a folder of words, on average, from which on it is a kind of pictures and no patient."""
 
 _SHARD = r"images?|imgs?|pictures?|parts?|folds?|batch|shard|chunk|split|data|(?:data|sub)?set"
-_PERSON = r"p|pat|pt|patients?|id|subj?|subjects?|persons?|participants?|cases?|study|series|visits?|ses|sessions?"
-_NUMBERED = re.compile(rf"(.*?{WORD_START}(?i:{_SHARD}|{_PERSON}))[ _.-]*\d+")
+_PERSON = r"p|pat|patients?|id|subj?|subjects?|persons?|participants?|cases?|study|series|visits?|ses|sessions?"
+_NUMBERED = re.compile(rf"(.*?{WORD_START}(?:pt|Pt|PT|(?i:{_SHARD}|{_PERSON})))[ _.-]*\d+")
 """A numbered part of a set that was cut for its size, such as `images_001`, `HAM10000_images_part_1`, `fold_0`; or a
-patient or a visit, such as `patient00001`, `sub-01`, `study1`."""
+patient or a visit, such as `patient00001`, `sub-01`, `study1`; not `pT1`, a stage of a tumour."""
 
 
 def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
