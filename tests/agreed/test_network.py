@@ -1,5 +1,7 @@
 """A network that is built from a study by any party."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,10 +16,13 @@ from wardround.training.workbench import Workbench
 def test_a_network_is_checked_on_as_many_threads_as_the_study_names(tiny_study, monkeypatch, threads, taken):
     """More of them wait for each other beside a busy process; every party builds it, each of them for itself."""
     seen: list[int] = []
-    checked = agreed.check_trainable
-    monkeypatch.setattr(
-        agreed, "check_trainable", lambda *given: (seen.append(torch.get_num_threads()), checked(*given))
-    )
+    checked: Any = vars(agreed)["check_trainable"]
+
+    def watched(*given: Any) -> None:
+        seen.append(torch.get_num_threads())
+        checked(*given)
+
+    monkeypatch.setattr(agreed, "check_trainable", watched)
     with using_threads(3):
         study = tiny_study(performance={"threads": threads})
         agreed.build_network(study, target=Target.CLASSES, num_classes=2, shape=(1, 32, 32))

@@ -94,9 +94,10 @@ def observed(folder: Path) -> Found:
     insiders: Any = certificate["insiders"]
     validation: Any = results["validation"]
     said = ("caveats", "released_what", "released_to", "reason", "sampler")  # all of it stands in the sentence
+    operating_points: Any = results["operating_points"]
     points = {
         f"{row['class']}, {row['asked_sensitivity']}": f"{row['score']:.3g}"
-        for row in results["operating_points"]  # type: ignore[union-attr, index]  # see Results
+        for row in operating_points
         if not row["reason"]
     }
     [bound] = statement.keys() & {"clipping_norm", "truncation", "row_norm", "sensitivity"}
