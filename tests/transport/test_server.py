@@ -95,6 +95,22 @@ def test_the_time_of_a_frame_does_not_run_while_another_is_answered(tmp_path):
         assert frame_from(second) == (Kind.MESSAGE, b"other")
 
 
+def test_the_time_of_a_frame_behind_another_does_not_run_while_the_reply_to_that_is_taken(tmp_path, monkeypatch):
+    """Nothing of it is read meanwhile: a receiver that is slow has not stalled as a sender."""
+    monkeypatch.setattr(server, "_STALLED_S", 0.5)
+    reply, other = bytes(MOST), framed(b"other")
+    with (
+        serving(tmp_path / "s", lambda message: reply if message == b"long" else message),
+        connected(tmp_path / "s") as slow,
+    ):
+        slow.sendall(framed(b"long") + other[:-1])
+        time.sleep(1.0)
+        assert frame_from(slow) == (Kind.MESSAGE, reply)
+        time.sleep(0.1)
+        slow.sendall(other[-1:])
+        assert frame_from(slow) == (Kind.MESSAGE, b"other")
+
+
 def test_many_idle_connections_keep_nobody_out(answered):
     path, _ = answered
     idle = [connected(path) for _ in range(40)]

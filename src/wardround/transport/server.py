@@ -162,7 +162,7 @@ class Server:
         self._answer_whole(connection)
 
     def _begin(self, connection: _Connection) -> None:
-        connection.since = time.monotonic()
+        connection.since = connection.heard = time.monotonic()
         self._connections.remove(connection)
         self._connections.append(connection)
 
