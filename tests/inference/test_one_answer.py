@@ -3,6 +3,7 @@
 `test_every_way.py` has every network. Exporting takes seconds a network, so it is not in the default run.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from tests.simulation.layouts import LAYOUTS, Person, write
 from wardround.errors import ModelError
 from wardround.images.load import Volumes, load_images
 from wardround.inference.answers import Classified, Segmented
+from wardround.inference.export import onnx
 from wardround.inference.export.bundle import Reading, listed
 from wardround.inference.export.onnx import INPUT, TOLERANCE, write_onnx
 from wardround.inference.model import Model, load
@@ -133,6 +135,52 @@ def test_a_graph_of_large_logits_is_held_by_their_own_size(tmp_path):
             parameter.mul_(100.0)
     model = load(save(tmp_path / "run", network, recipe, ("background", "organ", "lesion"), target="masks"))
     assert write_onnx(model, tmp_path / "model.onnx").difference <= TOLERANCE
+
+
+def of_noise(tmp_path):
+    """A voxel network whose weights are noise, as those of a tiny epsilon."""
+    recipe = volume_input(volume_size=(16, 16, 16), spacing=(1, 1, 1))
+    network = drawn("boxed_voxel_features", recipe, 3)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in network.trained.parameters():
+            parameter.normal_(0.0, 30.0, generator=generator)
+    return load(save(tmp_path / "run", network, recipe, ("background", "organ", "lesion"), target="masks"))
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_of_weights_that_are_noise_is_held_by_the_sums_behind_its_scores(tmp_path):
+    pytest.importorskip("onnxscript")
+    assert write_onnx(of_noise(tmp_path), tmp_path / "model.onnx").difference <= TOLERANCE
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("wrong", ["half", "one weight", "no bias"])
+def test_a_wrong_graph_of_weights_that_are_noise_is_not_written(tmp_path, monkeypatch, wrong):
+    """Weights of half precision; and one that is wrong by a hundredth of itself, or missing."""
+    pytest.importorskip("onnxscript")
+    model, exported = of_noise(tmp_path), onnx._proto
+
+    def other(model):
+        whole = copy.deepcopy(model.whole)
+        weights = [*whole.parameters()]
+        with torch.no_grad():
+            match wrong:
+                case "half":
+                    for each in weights:
+                        each.copy_(each.half().float())
+                case "one weight":
+                    weights[0].view(-1)[0] *= 1.01
+                case "no bias":
+                    weights[-1][0] = 0.0
+        return exported(replace(model, whole=whole))
+
+    monkeypatch.setattr(onnx, "_proto", other)
+    with raises_code(ModelError, "model-export"):
+        write_onnx(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.thorough
