@@ -9,8 +9,7 @@ from torch import nn
 
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import PatientBatch
-from wardround.per_patient.clipped_sum import clipped_sum, clipped_sums_by_group, per_patient_gradients
-from wardround.per_patient.layers import base
+from wardround.per_patient.clipped_sum import clipped_sum, clipped_sums_by_group
 from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 
 
@@ -167,40 +166,6 @@ def test_dropout_masks_follow_the_given_seed_and_leave_the_global_generator_alon
     assert torch.equal(sums[0], sums[1])
     assert not torch.equal(sums[0], sums[2])
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-@pytest.mark.parametrize("has_onednn", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-def test_large_products_are_right_with_and_without_onednn(monkeypatch, has_onednn, bias):
-    """Products above the size from which oneDNN takes them equal one-patient backward passes in double precision."""
-    monkeypatch.setattr(base, "_HAS_ONEDNN", base._HAS_ONEDNN and has_onednn)
-    torch.manual_seed(0)
-    tokens = nn.Sequential(nn.Conv2d(2, 64, 1), nn.Conv2d(64, 80, 1, bias=bias), nn.Flatten(2))
-    model = nn.Sequential(tokens, nn.Linear(900, 72, bias=bias), nn.Linear(72, 66, bias=bias), nn.Flatten())
-    inputs = torch.randn(3, 2, 30, 30)
-    assert base.takes_onednn(inputs, 80, 900, 72) == base._HAS_ONEDNN
-
-    def loss(outputs, labels):
-        return outputs.square().mean(1) * labels
-
-    batch = PatientBatch(inputs, torch.tensor([1.0, 2.0, 3.0]), torch.arange(3), 3)
-    rows = per_patient_gradients(model, loss, batch)
-    double = model.double()
-    for row, x, y in zip(rows, inputs.double(), batch.labels, strict=True):
-        gradients = torch.autograd.grad(loss(double(x[None]), y)[0], list(double.parameters()))
-        for ours, theirs in zip(row.split([g.numel() for g in gradients]), gradients, strict=True):
-            assert (ours - theirs.flatten()).norm() <= 1e-5 * theirs.norm()
-
-
-@pytest.mark.parametrize(
-    "lay", [lambda b: b.repeat_interleave(2)[::2], lambda b: b[:1].expand(len(b)), lambda b: b[:1]]
-)
-def test_a_bias_in_several_pieces_is_read_where_it_is(lay):
-    """oneDNN takes a bias for one piece of memory, and would read past the end of another."""
-    torch.manual_seed(0)
-    rows, columns, bias = torch.randn(320, 96), torch.randn(256, 96), torch.randn(256)
-    found = base.onednn_product(rows, columns, lay(bias))
-    assert torch.allclose(found, rows @ columns.t() + lay(bias), atol=1e-3)
 
 
 @pytest.mark.parametrize("clipping_norm", [0.0, -1.0, float("nan")])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from wardround.per_patient.layers.base import is_onednns
 from wardround.per_patient.layers.convolution import Convolution
+from wardround.per_patient.layers.products import is_onednns
 
 TURNED: dict[str, tuple[Any, tuple[int, ...]]] = {
     "1-D": (nn.Conv1d(3, 2, 3, padding=1), (9,)),

@@ -28,7 +28,7 @@ from wardround.per_patient.layers.base import in_full_precision, same, squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.process import outside_the_heap
 from wardround.per_patient.recorder import Recorder, Unruled
-from wardround.per_patient.rules import RULES
+from wardround.per_patient.rules import FASTER, RULES
 from wardround.per_patient.slow_path import functional_gradients, warn_of_slow_path
 from wardround.per_patient.tape import Tape
 
@@ -232,7 +232,7 @@ def _probe(subject: Subject, size: int, vmapped: Sequence[nn.Module]) -> int:
     """Runs one forward pass on made-up pictures; returns the bytes of all activations."""
     batch = subject.made_up(size)
     tape = Tape(batch.patient, size, same, single=True, materialise=True)
-    recorder = Recorder(subject.layout.parameters, size, tape, RULES)
+    recorder = Recorder(subject.layout.parameters, size, tape, RULES, FASTER)
     noted = recorder.running(subject.model), recorder.vmapping(vmapped)
     with torch.enable_grad(), subject.drawing(range(size)), noted[0], noted[1], recorder:
         output = subject.model(batch.inputs)

@@ -15,7 +15,7 @@ from wardround.per_patient.guards.draws import Unkeyed
 from wardround.per_patient.layers.base import Buffers, Fold, folded, same
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
-from wardround.per_patient.rules import RULES
+from wardround.per_patient.rules import FASTER, RULES
 from wardround.per_patient.tape import Tape
 
 
@@ -67,7 +67,7 @@ def take(
         batch.patient, batch.num_patients, fold,
         single=single, materialise=materialise, sections=sections, buffers=buffers,
     )  # fmt: skip
-    recorder = Recorder(layout.parameters, len(batch.inputs), tape, RULES)
+    recorder = Recorder(layout.parameters, len(batch.inputs), tape, RULES, FASTER)
     with torch.enable_grad():
         try:
             with recorder.vmapping(anatomy.vmapped), recorder:

@@ -34,10 +34,6 @@ STORE_BYTES = 96 << 20
 """Per-patient gradients of one weight above this size are not kept: formed for their norm, then dropped."""
 
 _BLOCK = 1024
-_LARGE_PRODUCT = 1 << 22
-_LEAST_SIDE = 64
-"""Multiplications and sides of a product from which oneDNN, with a call of its own for each picture, pays off."""
-_HAS_ONEDNN: bool = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def same(values: Tensor) -> Tensor:
@@ -168,39 +164,6 @@ def product(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, *, copies: int 
     """
     tiny = torch.finfo(rows.dtype).tiny
     return (a + tiny * rows[0].numel()) * (b + tiny * columns[0].numel() * copies)
-
-
-def products(a: Tensor, b: Tensor, name: str, shape: Sequence[int], fold: Fold, buffers: Buffers | None) -> Tensor:
-    """Returns one matrix product a picture as gradients of a parameter, (patient, *shape)."""
-    gradients = (buffers or Buffers()).of(name, len(a), shape, a)
-    each = gradients.view(len(a), a.shape[1], b.shape[2])
-    if takes_onednn(a, a.shape[1], b.shape[2], a.shape[2]):
-        for into, rows, columns in zip(each, a, b.transpose(1, 2), strict=True):
-            into.copy_(onednn_product(rows, columns))
-    else:
-        torch.bmm(a, b, out=each)
-    return gradients if buffers is not None else fold(gradients)
-
-
-def takes_onednn(values: Tensor, *sizes: int) -> bool:
-    """Returns whether oneDNN takes a product of such sizes: torch's own takes MKL, half as fast on AMD processors."""
-    return math.prod(sizes) >= _LARGE_PRODUCT and min(sizes) >= _LEAST_SIDE and is_onednns(values)
-
-
-def is_onednns(values: Tensor) -> bool:
-    """Returns whether oneDNN computes with such values: in single precision, on a processor."""
-    return _HAS_ONEDNN and values.dtype is torch.float32 and values.device.type == "cpu"
-
-
-def onednn_product(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Returns rows @ columns^T + bias, of (row, number) and (column, number), in float32.
-
-    oneDNN reads a bias as if it lay in one piece and had a number for each column, and past its end otherwise.
-    """
-    if bias is not None:
-        bias = bias.expand(len(columns)).contiguous()
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, bias, "none", [], "")
-    return found
 
 
 def over_space(g: Tensor) -> Tensor:

@@ -14,12 +14,11 @@ from wardround.per_patient.layers.base import (
     Buffers,
     Fold,
     Weighted,
-    is_onednns,
     over_space,
     product,
-    products,
     squared,
 )
+from wardround.per_patient.layers.products import is_onednns, products
 
 _FEW_CHANNELS = 16
 """Output channels below which oneDNN's gradient of the input is slow."""

@@ -12,12 +12,10 @@ from wardround.per_patient.layers.base import (
     Buffers,
     Fold,
     Weighted,
-    onednn_product,
     product,
-    products,
     squared,
-    takes_onednn,
 )
+from wardround.per_patient.layers.products import onednn_product, products, takes_onednn
 
 
 @dataclass
@@ -32,14 +30,15 @@ class Linear(Weighted):
         """See `Use`."""
         (x,) = inputs
         weight = self.weight.t() if self.columns else self.weight
-        if x.ndim == 2:
-            return F.linear(x, weight, self.bias), inputs
         if torch.is_autocast_enabled(x.device.type):
-            return F.linear(x, weight, self.bias).clone(), (x,)
+            y = F.linear(x, weight, self.bias)
+            return (y if x.ndim == 2 else y.clone()), (x,)
         # F.linear would return a view of a flat product, and a view may not be changed in place afterwards.
         rows = x.reshape(-1, x.shape[-1])
         if takes_onednn(x, *rows.shape, weight.shape[0]):
             return onednn_product(rows, weight, self.bias).resize_(*x.shape[:-1], weight.shape[0]), (x,)
+        if x.ndim == 2:
+            return F.linear(x, weight, self.bias), inputs
         y = x.new_empty(*x.shape[:-1], weight.shape[0])
         flat = y.view(-1, weight.shape[0])
         if self.bias is None:
@@ -52,7 +51,7 @@ class Linear(Weighted):
         """See `Use`."""
         weight = (self.weight.t() if self.columns else self.weight).to(g.dtype)
         rows = g.reshape(-1, g.shape[-1])
-        if g.ndim > 2 and takes_onednn(g, *rows.shape, weight.shape[1]):
+        if takes_onednn(g, *rows.shape, weight.shape[1]):
             return (onednn_product(rows, weight.t()).view(*g.shape[:-1], weight.shape[1]),)
         return (g @ weight,)
 
