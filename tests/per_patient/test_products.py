@@ -1,5 +1,7 @@
 """Products by oneDNN: the same values as torch's own, in each way that the engine takes them."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import per_patient_gradients
 from wardround.per_patient.layers import products
 from wardround.per_patient.recorder import Recorder
-from wardround.per_patient.rules import FASTER, RULES
+from wardround.per_patient.rules import FASTER, RULES, _dilations
 from wardround.per_patient.tape import Tape
 
 
@@ -116,3 +118,40 @@ def test_products_that_torch_takes_in_half_precision_are_left_to_it():
     assert products.matmul(a.double(), b.double()) is NotImplemented
     with torch.autocast("cpu", torch.bfloat16):
         assert products.matmul(a, b) is NotImplemented
+
+
+ONE_PLACE = {
+    "one place": (nn.Conv2d(24, 20, 1), True),
+    "one place in 3-D": (nn.Conv3d(24, 20, 1), True),
+    "padded, in groups": (nn.Conv2d(24, 20, 1, padding=1, groups=4), True),
+    "strided": (nn.Conv2d(24, 20, 1, stride=2), False),
+    "wider": (nn.Conv2d(24, 20, (1, 3), dilation=(1, 3)), False),
+}
+
+
+@pytest.mark.parametrize("name", ONE_PLACE)
+def test_a_kernel_of_one_place_goes_to_onednn_on_one_thread(name):
+    """A dilation sends it there, and moves neither the output nor a gradient; five pictures on one thread."""
+    layer, is_one_place = ONE_PLACE[name]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 24, *(6, 7, 8)[: layer.weight.ndim - 2], generator=generator)
+    found = _dilations(x, layer.weight, layer.stride, layer.dilation)
+    assert found == ((2,) * len(layer.stride) if is_one_place and products._HAS_ONEDNN else layer.dilation)
+    assert _dilations(x.double(), layer.weight.double(), layer.stride, layer.dilation) == layer.dilation
+
+    def loss(outputs, labels):
+        return outputs.square().flatten(1).mean(1)
+
+    model = nn.Sequential(nn.Conv2d(24, 24, 1) if x.ndim == 4 else nn.Conv3d(24, 24, 1), layer)
+    batch = PatientBatch(x, torch.zeros(5), torch.arange(5), 5)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = per_patient_gradients(model, loss, batch)
+    finally:
+        torch.set_num_threads(before)
+    double = copy.deepcopy(model).double()
+    for row, picture in zip(rows, x.double(), strict=True):
+        gradients = torch.autograd.grad(loss(double(picture[None]), None)[0], list(double.parameters()))
+        exact = torch.cat([gradient.flatten() for gradient in gradients])
+        assert (row - exact).norm() <= 1e-5 * exact.norm()

@@ -23,7 +23,7 @@ from wardround.per_patient.layers.norms import (
     group_norm_of_each,
     takes_channels_last,
 )
-from wardround.per_patient.layers.products import matmul
+from wardround.per_patient.layers.products import is_onednns, matmul
 from wardround.per_patient.layers.standardised import (
     StandardisedConvolution,
     standardised,
@@ -63,7 +63,7 @@ def _convolution(dims: int) -> Rule:
     ) -> Any:  # fmt: skip
         if x.ndim != dims + 2:
             return NotImplemented
-        dilations = _many(dilation, dims)
+        dilations = _dilations(x, weight, stride, dilation)
         if isinstance(padding, str):
             kernel = weight.shape[2:]
             both = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, kernel, strict=True)]
@@ -96,8 +96,8 @@ def _standardised(
         return NotImplemented
     names, raw, bias, trains = recorder.trained(weight, bias)
     use = StandardisedConvolution(
-        names, standardised(raw), bias, trains, _many(stride, dims), _many(padding, dims), _many(dilation, dims),
-        False, (0,) * dims, groups, raw,
+        names, standardised(raw), bias, trains, _many(stride, dims), _many(padding, dims),
+        _dilations(x, raw, stride, dilation), False, (0,) * dims, groups, raw,
     )  # fmt: skip
     return recorder.use(use, x)
 
@@ -117,6 +117,16 @@ def _transposed(dims: int) -> Rule:
         return recorder.use(use, x)
 
     return rule
+
+
+def _dilations(x: Tensor, weight: Tensor, stride: Any, dilation: Any) -> tuple[int, ...]:
+    """Returns the dilation of each axis: 2 for a kernel of one place and stride 1, to which it is nothing.
+
+    Without stride and dilation torch leaves fewer than 16 pictures to MKL where it has one thread.
+    """
+    dims = weight.ndim - 2
+    is_pointwise = max(weight.shape[2:]) == max(_many(stride, dims)) == 1
+    return (2,) * dims if is_pointwise and is_onednns(x) else _many(dilation, dims)
 
 
 def _many(value: Any, dims: int) -> tuple[int, ...]:
