@@ -86,6 +86,6 @@ def _are_many(a: Tensor, b: Tensor) -> bool:
     """Returns whether products are large, and not of sides for which oneDNN first reorders both factors."""
     if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
         return False
-    sides = (*a.shape[-2:], b.shape[-1])
+    sides: tuple[int, ...] = (*a.shape[-2:], b.shape[-1])
     large = math.prod(sides) >= _LARGE_OF_MANY and min(sides) >= _LEAST_OF_MANY
     return large and (sides[0] % 4 > 0 or sides[1] % 4 > 0)
