@@ -23,6 +23,7 @@ from wardround.per_patient.layers.norms import (
     group_norm_of_each,
     takes_channels_last,
 )
+from wardround.per_patient.layers.pooling import max_pool2d
 from wardround.per_patient.layers.products import is_onednns, matmul
 from wardround.per_patient.layers.standardised import (
     StandardisedConvolution,
@@ -278,5 +279,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((torch.sub, Tensor.sub, Tensor.__sub__), _subtract),
 }
 
-FASTER: dict[Any, Rule] = dict.fromkeys((*_PRODUCTS, torch.bmm, Tensor.bmm), matmul)
+FASTER: dict[Any, Rule] = {
+    F.max_pool2d: max_pool2d,
+    **dict.fromkeys((*_PRODUCTS, torch.bmm, Tensor.bmm), matmul),
+}
 """For functions of values alone, without a trained parameter: one that gives the same in less time, up to rounding."""
