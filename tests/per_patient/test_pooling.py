@@ -69,7 +69,12 @@ def test_other_pooling_is_left_to_torch(monkeypatch):
     assert pooling.max_pool2d(x[:2], 2) is NotImplemented
     assert pooling.max_pool2d(x, 2, return_indices=True) is NotImplemented
     found = []
-    torch.func.vmap(lambda each: found.append(pooling.max_pool2d(each[None], 2)) or each)(x)
+
+    def pooled(each):
+        found.append(pooling.max_pool2d(each[None], 2))
+        return each
+
+    torch.func.vmap(pooled)(x)
     with forward_ad.dual_level():
         found.append(pooling.max_pool2d(x, 2))
     assert all(each is NotImplemented for each in found)
