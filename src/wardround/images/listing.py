@@ -1,6 +1,6 @@
 """The entries of a data folder, as every reader returns them, before anything is decoded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class Listing:
         persons: knowledge of persons in the entries, from `naming.with_persons`; readers leave it as it is.
         alike: groups of patients whose ids look alike; readers that give pseudonyms find them, else `with_persons`.
         shared_series: SeriesInstanceUIDs that have files of two patients or more, each with these patients.
+        called: the name that the reader gives to a patient of this id, a pseudonym where it gives them.
         target: of the predictions.
         volumes: three-dimensional.
         channels: of every volume; pictures have as many as the study asks for.
@@ -47,6 +48,7 @@ class Listing:
     persons: Persons = Persons.UNNAMED
     alike: tuple[tuple[str, ...], ...] = ()
     shared_series: tuple[tuple[str, ...], ...] = ()
+    called: Callable[[str], str] = field(default=folded, compare=False, repr=False)
     target: Target = Target.CLASSES
     volumes: bool = False
     channels: int = 1

@@ -188,6 +188,14 @@ def _by_table(listing: Listing, store: Store | None, name: str, data: bytes) -> 
             first = owners.setdefault(number, row)
             if folded(first.values["patient"]) != folded(patient):
                 problems.append(f"line {row.line}: {picture} has another patient in line {first.line}")
+    others = {entry.patient for number, entry in enumerate(listing.entries) if number not in owners}
+    for row in {row.line: row for row in owners.values()}.values():  # else one person would be two
+        who = folded(row.values["patient"])
+        if (called := listing.called(who)) != who and called in others:
+            problems.append(
+                f"line {row.line}: the patient has pictures that are not in the table, and is called {called} there; "
+                "write this name, or add those pictures"
+            )
     entries = tuple(
         _owned(entry, owners[number]) if number in owners else entry
         for number, entry in enumerate(listing.entries)

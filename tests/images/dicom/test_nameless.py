@@ -54,6 +54,28 @@ def test_a_table_names_persons_by_the_files_own_names(nameless, tmp_path, form):
         listed(nameless, names=ByTable(tmp_path / "fewer.csv"))
 
 
+def test_a_table_joins_to_a_patient_of_the_headers_by_the_pseudonym(dicom, tmp_path):
+    """A PatientID there would be another patient than the pictures with that PatientID: one person protected as two."""
+    root, rows = tmp_path / "data", ["label,sop_uid"]
+    for number, patient in enumerate(["", "A7", "A7", "B9"]):
+        path = dicom.picture(root, f"{number}.dcm", patient, level=number)
+        rows.append(f"{('ill', 'well')[number // 2]},{pydicom.dcmread(path).SOPInstanceUID}")
+    dicom.labels(root, *rows)
+    [pseudonym] = {entry.patient for entry in listed(root).entries if entry.label == 0}
+
+    def named(*rows):
+        (root / "patients.csv").write_text("\n".join(["picture,patient", *rows]))
+        return [entry.patient for entry in listed(root).entries]
+
+    for rows in (["0,A7"], ["0,A7 ", "1,A7"]):
+        with raises_code(DataError, "data-rows") as caught:
+            named(*rows)
+        assert pseudonym in str(caught.value)
+        assert "A7" not in str(caught.value)
+    assert named(f"0,{pseudonym}").count(pseudonym) == 3
+    assert named("0,A7", "1,A7", "2,A7").count("A7") == 3
+
+
 def test_a_table_names_a_volume_by_any_of_its_slices(dicom, tmp_path):
     root, labels, rows = tmp_path / "data", ["label,series_uid"], ["picture,patient"]
     for number in range(3):

@@ -22,7 +22,16 @@ from wardround.images.dicom.decoder import DicomDecoder
 from wardround.images.dicom.headers import MODALITIES, Header
 from wardround.images.dicom.labels import LABELS, Label, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
-from wardround.images.dicom.series import Survey, Unit, patient_of, pictures, shared_series, survey, volumes
+from wardround.images.dicom.series import (
+    Survey,
+    Unit,
+    called,
+    patient_of,
+    pictures,
+    shared_series,
+    survey,
+    volumes,
+)
 from wardround.images.entries import Entry, Target, Task
 from wardround.images.findings import LeftOut, causes
 from wardround.images.identity import several
@@ -102,6 +111,7 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         listing,
         alike=found.alike,
         shared_series=found.shared_series,
+        called=lambda patient: called(name_for("patient", patient)),
         left_out=left_out,
         refusals=(*refusals, *listing.refusals),
     )

@@ -175,7 +175,12 @@ def patient_of(header: Header) -> str:
     One PatientID from two issuers may be two persons, and is one patient. Were they told apart where both are there,
     the files of one would decide the name of the other, and with it the other's place and account.
     """
-    return "nobody" if header.patient is None else f"p-{header.patient}"
+    return "nobody" if header.patient is None else called(header.patient)
+
+
+def called(patient: str) -> str:
+    """Returns the name of the patient of a pseudonym."""
+    return f"p-{patient}"
 
 
 def pictures(headers: Iterable[Header]) -> list[Unit]:
