@@ -32,7 +32,7 @@ TOLERANCE = 1e-5
 """Largest difference of a logit from torch's, as a part of the largest logit, or of 1 where all are smaller, or of the
 sums behind them (`_size_of_sums`); and of a probability from that of the graph's own logits."""
 _UNIT = 2.0**-23
-"""Of float32: the distance of 1 from the next number."""
+"""Distance of 1 from the next number of float32."""
 
 _CHECKED = 4
 _EXPORTERS = ("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
