@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
@@ -187,6 +189,15 @@ def _draw_series(axes: Axes, one: _Series, number: int, *, dots: bool) -> None:
             axes.plot(every, score.values, color=colour, linestyle="none", marker=marker, markersize=3.5)
 
 
+def _fitting(text: str, most: int, size: int) -> str:
+    """Returns a text that is at most so many pixels wide, its end left out where it is longer."""
+    shown, bold = text, FontProperties(family="DejaVu Sans", weight="bold")  # wider than any that the page uses
+    while shown and TextPath((0, 0), shown, size=size, prop=bold).get_extents().width > most:
+        text = text[:-1]
+        shown = f"{text}…"
+    return shown
+
+
 def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
     """Draws a line for each configuration, its name above it, a mark for each run and a bar at the mean."""
     scores = [_score(overview, row) for row in rows]
@@ -195,12 +206,13 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
         [*(_ends(score)[0] for score in scores), *(level.value for level in baselines)]
     )
     axes = rows_axes(width, len(rows), 46, 8, 44, 56, floor)
-    for level in baselines:
-        axes.axvline(level.value, color=MUTED, linewidth=1, dashes=(4, 3))
+    size = 12 if width >= WIDE else 11
     axes.set_xlabel(f"{overview.headline.title} on the test set", labelpad=4)
     for y, (row, score) in enumerate(zip(rows, scores, strict=True)):
         private = row.guarantee.holds
         colour = PRIVATE if private else OPEN
+        for level in baselines:  # beside the marks alone: a name may be as long as the chart is wide
+            axes.plot([level.value] * 2, [y, y + 0.45], color=MUTED, linewidth=1, dashes=(4, 3))
         axes.plot(_ends(score), [y + 0.2] * 2, color=colour, linewidth=1.5)
         axes.plot(
             score.values, [y + 0.2] * len(score.values), color=colour, linestyle="none",
@@ -211,8 +223,8 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
             [score.mean], [y + 0.2], color=INK, linestyle="none", marker="|", markersize=16, markeredgewidth=2
         )
         write(
-            axes, row.label, (0, y - 0.18), within=("axes fraction", "data"), bold=row.name == overview.best,
-            fontsize=12 if width >= WIDE else 11, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+            axes, _fitting(row.label, round(0.95 * width) - 8, size), (0, y - 0.2), within=("axes fraction", "data"),
+            bold=row.name == overview.best, fontsize=size, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )  # fmt: skip
         write(axes, f"{score.mean:.3f}", (1, y + 0.2), (8, 0), within=("axes fraction", "data"))
     return figure_of(axes)
