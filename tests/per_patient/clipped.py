@@ -58,7 +58,7 @@ def of_two_tokens():
 
 
 def roomy():
-    """Every kind of gradient that is formed in a `Buffers`, two of one shape, and a deferred one."""
+    """Every kind of gradient that is formed in memory of its own, two of one shape, and a deferred one."""
 
     def run(m, x):
         channels = torch.tanh(m.point(torch.tanh(m.near(x)))).flatten(2)

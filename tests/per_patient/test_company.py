@@ -144,22 +144,32 @@ def test_few_batches_are_checked_again():
     counts = []
     for _ in range(20):
         seen = company.Seen()
-        counts.append(sum(seen.is_due(torch.zeros(4, 2)) for _ in range(1000)))
-    expected = 1 + sum(max(1 / (k + 31), 1 / 128) for k in range(2, 1001))
+        seen.note(torch.zeros(4, 2))
+        counts.append(1 + sum(seen.is_due(torch.zeros(4, 2)) for _ in range(999)))
+    expected = 1 + sum(max(1 / (k + 31), 1 / 128) for k in range(1, 1000))
     assert abs(sum(counts) / 20 - expected) < 5 * (expected / 20) ** 0.5
 
 
 def test_larger_batches_and_wider_values_are_checked(monkeypatch):
     monkeypatch.setattr("secrets.randbelow", lambda below: 1)  # no batch by chance
     seen = company.Seen()
-    assert seen.is_due(torch.ones(4, 2))
-    assert not seen.is_due(torch.full((4, 2), -2.0))
-    assert seen.is_due(torch.ones(5, 2))
-    assert not seen.is_due(torch.ones(5, 2))
-    assert seen.is_due(torch.full((4, 2), -2.1))
-    assert seen.is_due(torch.full((4, 2), float("nan")))
-    assert not seen.is_due(torch.full((4, 2), float("inf")))
-    assert not seen.is_due(torch.zeros(5, 2, dtype=torch.int64))
+
+    def checks(inputs):
+        is_due = seen.is_due(inputs)
+        assert seen.is_due(inputs) is is_due, "it stays due until it is checked"
+        if is_due:
+            seen.note(inputs)
+        return is_due
+
+    assert checks(torch.ones(4, 2))
+    assert not checks(torch.full((4, 2), -2.0))
+    assert checks(torch.ones(5, 2))
+    assert not checks(torch.ones(5, 2))
+    assert checks(torch.full((4, 2), -2.1))
+    assert checks(torch.full((4, 2), float("nan")))
+    assert not checks(torch.full((4, 2), float("inf")))
+    assert not checks(torch.zeros(5, 2, dtype=torch.int64))
+    assert seen.checked == 4
 
 
 def test_an_honest_network_passes_with_half_precision_autocast_and_diverged_weights():

@@ -42,7 +42,7 @@ def gradients(layer, space):
         torch.autograd.grad(y[i], layer.weight, g[i].double(), retain_graph=True)[0] for i in range(PICTURES)
     ]
     use = use_of(layer.float())
-    [found] = use.per_patient(g, (x,), same, None)
+    [found] = use.per_patient(g, (x,), same)
     return use._patches_at_once(g.shape[2:]), found, torch.stack(expected)
 
 
@@ -65,9 +65,9 @@ def test_a_picture_not_finite_leaves_the_others_as_they_are():
     x = torch.randn(40, 1, *space, generator=generator)
     use = use_of(layer.float())
     g = torch.randn(use.run(x)[0].shape, generator=generator)
-    [known] = use.per_patient(g, (x,), same, None)
+    [known] = use.per_patient(g, (x,), same)
     x[7] = torch.nan
-    [found] = use.per_patient(g, (x,), same, None)
+    [found] = use.per_patient(g, (x,), same)
     others = [place for place in range(40) if place != 7]
     assert torch.equal(found[others], known[others])
     assert found[7].isnan().any()

@@ -33,15 +33,8 @@ from torch import nn
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Flat
-from wardround.per_patient.layers.base import Buffers
 
 pytestmark = pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
-
-
-@pytest.fixture(autouse=True)
-def every_gradient_is_large(monkeypatch):
-    """Keeps memory of every size from one step to the next."""
-    monkeypatch.setattr("wardround.per_patient.layers.base.LARGEST_IN_HEAP", 0)
 
 
 # Memory for the result.
@@ -149,7 +142,7 @@ def test_a_loss_that_fails_in_the_middle_does_not_spoil_the_next_call(network, m
     ask = functools.partial(clipped_sum, model, breaks, clipping_norm=0.5, memory_bytes=memory_bytes)
     for counts in (ONE_EACH, UNEVEN):
         batch, gradients = batch_of(network, counts), gradients_of(network, counts)
-        ask(batch)  # looked at, and the buffers are there
+        ask(batch)  # looked at
         state, switches = torch.random.get_rng_state(), [sorted(m.__dict__) for m in model.modules()]
         for calls in (0, 1) if memory_bytes == 1 else (0,):
             calls_left[0] = calls
@@ -233,20 +226,6 @@ def in_two_threads(network):
 @pytest.mark.parametrize("network", family(network for network in NETWORKS if network not in SLOW))
 def test_two_threads_on_one_network_do_not_mix_their_patients(network, often_interrupted):
     in_two_threads(network)
-
-
-def test_room_is_kept_for_large_gradients_only(monkeypatch):
-    buffers, numbers = Buffers(), torch.zeros(1)
-    assert buffers.of("weight", 1, (2,), numbers).data_ptr() == buffers.of("weight", 1, (2,), numbers).data_ptr()
-    monkeypatch.setattr("wardround.per_patient.layers.base.LARGEST_IN_HEAP", 8)
-    first = buffers.of("weight", 1, (2,), numbers)
-    assert buffers.of("weight", 1, (2,), numbers).data_ptr() != first.data_ptr()
-
-
-def test_room_on_one_device_is_not_given_out_on_another():
-    buffers = Buffers()
-    buffers.of("weight", 1, (2,), torch.zeros(1))
-    assert buffers.of("weight", 1, (2,), torch.zeros(1, device="meta")).device.type == "meta"
 
 
 def test_a_thread_that_asks_while_a_slow_module_runs_waits_for_its_parameters():

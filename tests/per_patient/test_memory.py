@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -20,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
 from wardround.per_patient.engine import take
-from wardround.per_patient.process import outside_the_heap
+from wardround.per_patient.process import in_the_heap, outside_the_heap
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -101,12 +102,70 @@ def test_a_check_leaves_no_holes_in_the_heap() -> None:
             assert _grows() is not is_checking
 
 
+@_on_glibc
+@pytest.mark.usefixtures("_no_limits_of_theirs")
+def test_memory_of_every_size_of_a_step_lies_in_the_heap() -> None:
+    """Of more than 32 MB too, which is mapped before and after; a check inside of it lies outside, as ever."""
+    with outside_the_heap():
+        pass  # from the first time on the limits are those of a step
+    found = [_lies_in_the_heap()]
+    with in_the_heap():
+        found.append(_lies_in_the_heap())
+        with outside_the_heap():
+            found.append(_lies_in_the_heap())
+        found.append(_lies_in_the_heap())
+    assert [*found, _lies_in_the_heap()] == [False, True, False, True, False]
+
+
+def test_only_a_batch_that_is_checked_is_computed_outside_of_the_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that its step builds live on among whatever else lies there."""
+    entered = []
+
+    def counted() -> Any:
+        entered.append(True)
+        return nullcontext()
+
+    monkeypatch.setattr("wardround.per_patient.microbatches.outside_the_heap", counted)
+    monkeypatch.setattr("secrets.randbelow", lambda below: 1)  # no batch by chance
+    model = nn.Linear(3, 2)
+    for patients, so_far in ((4, 1), (4, 1), (8, 2), (4, 2)):
+        batch = PatientBatch(
+            torch.ones(patients, 3), torch.zeros(patients, dtype=torch.int64), torch.arange(patients), patients
+        )
+        clipped_sum(model, _loss, batch, clipping_norm=1.0)
+        assert len(entered) == so_far
+
+
+def test_a_microbatch_is_gone_before_the_next_one_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the second one's activations would lie beside the first one's, in twice the memory that was given."""
+    tapes: list[weakref.ref[Any]] = []
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        assert not any(tape() for tape in tapes)
+        tape = take(*arguments, **options)
+        tapes.append(weakref.ref(tape))
+        return tape
+
+    monkeypatch.setattr("wardround.per_patient.microbatches.take", watched)
+    model, patients = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.arange(4)
+    batch = PatientBatch(torch.ones(4, 8), torch.zeros(4, dtype=torch.int64), patients, 4)
+    clipped_sum(model, _loss, batch, clipping_norm=1.0, memory_bytes=1)
+    per_patient_gradients(model, _loss, batch, memory_bytes=1)
+    assert len(tapes) == 8
+
+
 def test_limits_in_the_environment_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """The C library is not even asked for."""
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "33554432")
     monkeypatch.delattr("wardround.per_patient.process.ctypes.CDLL")
-    with outside_the_heap():
+    with outside_the_heap(), in_the_heap():
         pass
+
+
+def _lies_in_the_heap() -> bool:
+    """Returns whether 1.2 GB, more than the heap keeps, are taken from it; no page is touched."""
+    block = torch.empty(300_000_000)
+    return block.data_ptr() < _end_of_heap()
 
 
 def _grows() -> bool:

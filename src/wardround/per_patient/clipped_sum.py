@@ -33,7 +33,7 @@ from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM
 from wardround.per_patient.microbatches import Microbatch, microbatches
-from wardround.per_patient.process import in_single_precision, one_at_a_time
+from wardround.per_patient.process import in_single_precision, in_the_heap, one_at_a_time
 from wardround.per_patient.sums import Factors, add, norms_of
 
 
@@ -125,6 +125,7 @@ def clipped_sum(
 
 
 @in_single_precision()
+@in_the_heap()
 def clipped_sums_by_group(
     model: nn.Module,
     loss: Loss,
@@ -177,6 +178,7 @@ def clipped_sums_by_group(
                 is_within = _add_clipped(part, microbatch, owner, layout, rule, clipping_norm)
             totals = part if totals is None else totals.to(torch.float64) + part
             within.index_add_(0, owner, is_within)
+            del microbatch  # its memory is the next one's
     return [
         ClippedSum(vector, clipping_norm, int(count))
         for vector, count in zip(_zeros(shape, layout, out) if totals is None else totals, within, strict=True)
@@ -202,6 +204,7 @@ def _zeros(shape: tuple[int, int], layout: Layout, out: Tensor | None) -> Tensor
 
 
 @one_at_a_time()
+@in_the_heap()
 def per_patient_gradients(
     model: nn.Module,
     loss: Loss,
@@ -233,4 +236,5 @@ def per_patient_gradients(
             elif microbatch.tape is not None:
                 for name, gradient in microbatch.tape.kept.items():
                     gradients[microbatch.patients, layout.place(name)] = gradient.reshape(len(gradient), -1)
+            del microbatch  # its memory is the next one's
     return gradients

@@ -12,7 +12,7 @@ from torch import nn
 
 from wardround.per_patient.batch import Loss, PatientBatch, losses_of
 from wardround.per_patient.guards.draws import Unkeyed
-from wardround.per_patient.layers.base import Buffers, Fold, folded, same
+from wardround.per_patient.layers.base import Fold, folded, same
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import FASTER, RULES
@@ -51,7 +51,6 @@ def take(
     *,
     materialise: bool,
     sections: dict[str, int] | None = None,
-    buffers: Buffers | None = None,
 ) -> Tape | None:
     """Runs the forward and backward pass of one microbatch; returns a tape with every patient's norm.
 
@@ -62,10 +61,9 @@ def take(
     single = bool((counts <= 1).all())
     identity = single and len(batch.patient) == batch.num_patients
     fold: Fold = same if identity else partial(folded, batch.patient, batch.num_patients)
-    buffers = buffers if identity else None
     tape = Tape(
         batch.patient, batch.num_patients, fold,
-        single=single, materialise=materialise, sections=sections, buffers=buffers,
+        single=single, materialise=materialise, sections=sections,
     )  # fmt: skip
     recorder = Recorder(layout.parameters, len(batch.inputs), tape, RULES, FASTER)
     with torch.enable_grad():

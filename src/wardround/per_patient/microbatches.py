@@ -1,8 +1,9 @@
 """Microbatches: whole patients that fit into memory, computed by the engine or, without rules, on the slow path."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,10 @@ from wardround.per_patient.anatomy import Independence, anatomy_of, distrusted, 
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.engine import Anatomy, take
 from wardround.per_patient.guards.draws import PictureKeys, Unkeyed, drawing
-from wardround.per_patient.layers.base import Buffers
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.process import outside_the_heap
 from wardround.per_patient.slow_path import Unforeseen, gradient_in_parts, slow_gradients
 from wardround.per_patient.tape import Tape
-
-_BUFFERS: "WeakKeyDictionary[nn.Module, Buffers]" = WeakKeyDictionary()
-"""Memory for per-patient gradients, kept from one call to the next; its contents are private."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,14 @@ class Microbatch:
     gradients: Tensor | None = None
 
 
-Examine = Callable[[Microbatch, PatientBatch, PictureKeys | None, Anatomy], bool]
-"""(engine's result, its pictures and their keys, findings) -> whether the same patients alone give the same."""
+class Examine(Protocol):
+    """Check of the engine's results against the same patients alone."""
+
+    def is_due(self, part: PatientBatch) -> bool:
+        """Returns whether the result of these pictures is to be checked."""
+
+    def __call__(self, found: Microbatch, part: PatientBatch, keys: PictureKeys | None, anatomy: Anatomy) -> bool:
+        """Returns whether the same patients alone give the same."""
 
 
 def microbatches(
@@ -53,11 +57,13 @@ def microbatches(
     independence: Independence = Independence.CHECKED,
     examine: Examine | None = None,
 ) -> Iterator[Microbatch]:
-    """Yields whole patients in their order, as many as fit; the next microbatch overwrites the memory of the last.
+    """Yields whole patients in their order, as many as fit; hold none of them while the next one is computed.
 
     Norms are taken of each section apart, or of all; `materialise` forms every gradient and takes no norms.
     `memory_bytes` are for activations and per-patient gradients at one time. `keys` are the pictures' own, for draws.
-    A microbatch that does not pass `examine` is computed anew, each picture by itself, and so are all that follow.
+    A microbatch that does not pass `examine` is computed anew, each picture by itself, and so are all that follow. One
+    that is checked, the first of a network among them, is computed outside of the C library's heap: kernels that are
+    built for it live on, and would divide the heap for every later step.
     """
     if len(batch.inputs) == 0:
         yield Microbatch(slice(0, batch.num_patients), batch.patient)
@@ -69,23 +75,20 @@ def microbatches(
     ends = torch.cumsum(counts, 0).tolist()
     single = not bool((counts > 1).any())
     chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise, single=single)
-    buffers = _BUFFERS.pop(model, None) or Buffers()  # not shared: another thread on this network gets its own
 
-    def computed(part: PatientBatch, members: slice, own: PictureKeys | None) -> Microbatch:
+    def computed(part: PatientBatch, members: slice, own: PictureKeys | None, *, is_due: bool) -> Microbatch:
         nonlocal anatomy
         if part.num_patients == 1 and len(part.inputs) > chunk:
             formed = gradient_in_parts(model, layout, loss, part, 1 if anatomy.whole else chunk, own)
             return Microbatch(members, part.patient, gradients=formed)
         if not anatomy.whole:
-            with drawing(own, layout.device) as watched:
-                tape = take(
-                    model, layout, loss, part, anatomy, sections=sections, materialise=materialise, buffers=buffers
-                )
+            with outside_the_heap() if is_due else nullcontext(), drawing(own, layout.device) as watched:
+                tape = take(model, layout, loss, part, anatomy, sections=sections, materialise=materialise)
             if watched.unforeseen:
                 raise Unforeseen
             if tape is not None:
                 found = Microbatch(members, part.patient, tape=tape)
-                if examine is None or examine(found, part, own, anatomy):
+                if examine is None or not is_due or examine(found, part, own, anatomy):
                     return found
             why = (
                 "it does something new at this size"
@@ -95,20 +98,20 @@ def microbatches(
             anatomy = distrusted(model, anatomy, why)
         return Microbatch(members, part.patient, gradients=_slow(model, layout, loss, part, own, anatomy))
 
+    def with_keys(part: PatientBatch, members: slice, pictures: slice) -> Microbatch:
+        nonlocal anatomy
+        is_due = examine is not None and not anatomy.whole and examine.is_due(part)
+        try:
+            return computed(part, members, keys()[pictures] if anatomy.draws else None, is_due=is_due)
+        except Unforeseen:
+            anatomy = now_known(model, anatomy, replace(anatomy, draws=True))
+        return computed(part, members, keys()[pictures], is_due=is_due)
+
     for first, last in patient_ranges(counts.tolist(), chunk):
         start, end = ends[first] - int(counts[first]), ends[last - 1]
         pictures, members = slice(start, end), slice(first, last)
         part = PatientBatch(inputs[pictures], labels[pictures], patient[pictures] - first, last - first)
-        if end == start:
-            yield Microbatch(members, part.patient)
-            continue
-        try:
-            found = computed(part, members, keys()[pictures] if anatomy.draws else None)
-        except Unforeseen:
-            anatomy = now_known(model, anatomy, replace(anatomy, draws=True))
-            found = computed(part, members, keys()[pictures])
-        yield found
-    _BUFFERS[model] = buffers
+        yield Microbatch(members, part.patient) if end == start else with_keys(part, members, pictures)
 
 
 def _slow(

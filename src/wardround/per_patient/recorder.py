@@ -16,7 +16,7 @@ from torch.func import vjp, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from wardround.per_patient.layers.base import Buffers, Fold, Use
+from wardround.per_patient.layers.base import Fold, Use
 from wardround.per_patient.layout import called_with
 from wardround.per_patient.tape import Tape
 
@@ -209,7 +209,7 @@ class ModuleUse(Use):
         self._found = None
         return inputs
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         _, values = self._gradients(g, saved)
         return [fold(values[name]) for name in self._inner_names]

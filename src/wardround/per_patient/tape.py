@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from wardround.per_patient.layers.base import (
-    Buffers,
     Fold,
     Use,
     folded,
@@ -30,8 +29,7 @@ class Tape:
     """Result of a backward pass, use by use.
 
     `patient` is each picture's. Norms are taken of each section, or of all. `single`: no patient has two pictures.
-    `materialise`: every per-patient gradient is formed, and no norm is taken. Large gradients go to `buffers`, where
-    pictures and patients are the same.
+    `materialise`: every per-patient gradient is formed, and no norm is taken.
 
     Attributes:
         norms: squared norm of each section of each patient's gradient so far, (section, patient), float64.
@@ -50,7 +48,6 @@ class Tape:
         single: bool,
         materialise: bool,
         sections: dict[str, int] | None = None,
-        buffers: Buffers | None = None,
     ) -> None:
         count = 1 if sections is None else 1 + max(sections.values(), default=0)
         self.norms = torch.zeros(count, num_patients, dtype=torch.float64, device=patient.device)
@@ -67,7 +64,7 @@ class Tape:
         self.anchor = torch.zeros((), requires_grad=True, device=patient.device)
         self.full_precision = in_full_precision(patient.device)
         self._patient, self._sections = patient, sections
-        self._fold, self._single, self._materialise, self._buffers = fold, single, materialise, buffers
+        self._fold, self._single, self._materialise = fold, single, materialise
 
     def apply(self, use: Use, *inputs: Tensor) -> Tensor:
         """Returns the output of a use, in the graph."""
@@ -103,8 +100,7 @@ class Tape:
         if defers and len(set(map(self._section, use.names))) == 1:
             self._defer(use, g, saved)
             return
-        buffers = self._buffers if read_once else None
-        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold, buffers), strict=True):
+        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold), strict=True):
             self._keep(name, gradient)
 
     def _keep(self, name: str, gradient: Tensor) -> None:
@@ -135,7 +131,7 @@ class Tape:
         if len(cancelled):
             pictures = torch.nonzero(torch.isin(self._patient, cancelled))[:, 0]
             fold = partial(folded, torch.searchsorted(cancelled, self._patient[pictures]), len(cancelled))
-            gradients = use.per_patient(g[pictures], [t[pictures] for t in saved], fold, None)
+            gradients = use.per_patient(g[pictures], [t[pictures] for t in saved], fold)
             self.formed.append((use.names, cancelled, gradients))
             norms[cancelled] = torch.stack([squared(each) for each in gradients]).sum(0)
             g, saved = _without(g, pictures), tuple(_without(t, pictures) for t in saved)

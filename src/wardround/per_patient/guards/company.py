@@ -75,16 +75,24 @@ class Seen:
     def is_due(self, inputs: Tensor) -> bool:
         """Returns whether a batch is to be checked, and counts it."""
         self.batches += 1
-        low, high = (float(bound) for bound in torch.aminmax(inputs.detach()))
-        largest, is_finite = max(-low, high), math.isfinite(high - low)
-        is_larger = largest > 2.0 * self.largest if is_finite else not self.infinite
+        largest = _largest(inputs)
+        is_larger = largest > 2.0 * self.largest if math.isfinite(largest) else not self.infinite
         is_larger = is_larger or 8 * len(inputs) > 9 * self.pictures
-        if not is_larger and secrets.randbelow(min(self.batches + 31, _SELDOM)):
-            return False
+        return is_larger or not secrets.randbelow(min(self.batches + 31, _SELDOM))
+
+    def note(self, inputs: Tensor) -> None:
+        """Counts a batch as checked."""
+        largest = _largest(inputs)
+        self.checked += 1
         self.pictures = max(self.pictures, len(inputs))
-        self.infinite = self.infinite or not is_finite
-        self.largest = max(self.largest, largest) if is_finite else self.largest
-        return True
+        self.infinite = self.infinite or not math.isfinite(largest)
+        self.largest = max(self.largest, largest) if math.isfinite(largest) else self.largest
+
+
+def _largest(inputs: Tensor) -> float:
+    """Returns the largest absolute value, infinite or NaN where one is no finite number."""
+    low, high = (float(bound) for bound in torch.aminmax(inputs.detach()))
+    return max(-low, high) + 0.0 * (high - low)
 
 
 _SEEN: "WeakKeyDictionary[nn.Module, dict[object, Seen]]" = WeakKeyDictionary()
@@ -100,23 +108,26 @@ class Company:
     rule: Clipping
     clipping_norm: float
 
+    def is_due(self, part: PatientBatch) -> bool:
+        """Returns whether a batch is to be checked: never one of a single patient, or where nothing is clipped."""
+        has_company = math.isfinite(self.clipping_norm) and part.num_patients > 1
+        return has_company and self._seen(part).is_due(part.inputs)
+
+    def _seen(self, part: PatientBatch) -> Seen:
+        switches = (part.inputs.shape[1:], part.inputs.dtype, *(m.training for m in modules_of(self.model)))
+        return _SEEN.setdefault(self.model, {}).setdefault(switches, Seen())
+
     def __call__(self, found: Microbatch, part: PatientBatch, keys: PictureKeys | None, anatomy: Anatomy) -> bool:
-        """Returns whether patients alone give what the engine found, or the batch is not to be checked.
+        """Returns whether patients alone give what the engine found.
 
         Raises:
             ModelError: a batch after the first does not agree; code `model-mixes`.
         """
-        if not math.isfinite(self.clipping_norm) or part.num_patients < 2:
-            return True
-        switches = (part.inputs.shape[1:], part.inputs.dtype, *(m.training for m in modules_of(self.model)))
-        seen = _SEEN.setdefault(self.model, {}).setdefault(switches, Seen())
-        if not seen.is_due(part.inputs):
-            return True
-        of = torch.unique(part.patient.cpu())
+        seen, of = self._seen(part), torch.unique(part.patient.cpu())
         if seen.checked:
             of = of[torch.tensor(_some(len(of), max(_LATER, len(of) // 4)))]
         signs = torch.tensor([1.0 - 2.0 * secrets.randbits(1) for _ in of], dtype=torch.float64)
-        seen.checked += 1
+        seen.note(part.inputs)
         with outside_the_heap():
             if self._difference(found, part, keys, of, signs) <= MOST:
                 return True

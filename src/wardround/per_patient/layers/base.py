@@ -13,15 +13,12 @@ of a whole batch folded into groups.
 Conventions: the first axis of every input is the picture; `fold` sums per-picture values over a patient's pictures.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from wardround.per_patient.process import LARGEST_IN_HEAP
 
 Fold = Callable[[Tensor], Tensor]
 """Sums values of pictures, (picture, ...), over each patient's pictures, (patient, ...)."""
@@ -58,27 +55,6 @@ def in_full_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-class Buffers:
-    """Memory for per-patient gradients: that of the largest ones outlives a step.
-
-    Others lie where activations lay, which the backward pass frees meanwhile. The largest ones would be mapped anew in
-    each step, and every page of them cleared.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[str, Tensor] = {}
-
-    def of(self, name: str, count: int, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Returns uninitialised memory for a parameter, (count, *shape); a large one for the same name is the same."""
-        if count * math.prod(shape) * like.element_size() <= LARGEST_IN_HEAP:
-            return like.new_empty(count, *shape)
-        known = self._known.get(name)
-        fits = known is not None and known.shape[0] >= count and known.shape[1:] == tuple(shape)
-        if known is None or not fits or (known.dtype, known.device) != (like.dtype, like.device):
-            known = self._known[name] = like.new_empty(count, *shape)
-        return known if known.shape[0] == count else known[:count]
-
-
 class Use:
     """One operation with trained parameters. Subclasses hold public settings; tensors come as arguments.
 
@@ -96,8 +72,8 @@ class Use:
         """Returns the gradients of the inputs."""
         raise NotImplementedError
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
-        """Returns the gradients of the parameters, each (patient, *shape); a large one in `buffers`, if given."""
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
+        """Returns the gradients of the parameters, each (patient, *shape)."""
         raise NotImplementedError
 
     def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:

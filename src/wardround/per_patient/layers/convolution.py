@@ -11,7 +11,6 @@ from torch import Tensor
 from wardround.per_patient.layers.base import (
     SMALL_WEIGHT,
     STORE_BYTES,
-    Buffers,
     Fold,
     Weighted,
     over_space,
@@ -110,33 +109,33 @@ class Convolution(Weighted):
         is_small = self.weight.shape[1] < 8 and not self.transposed and numbers * math.prod(space) < _SMALL_PATCHES
         return max(1, _PATCHES_AT_ONCE // (numbers * math.prod(space))) if is_small else 0
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
-        out = [self._each_weight_gradient(g, saved[0], fold, buffers)] if self.trains[0] else []
+        out = [self._each_weight_gradient(g, saved[0], fold)] if self.trains[0] else []
         return out + ([fold(over_space(g))] if self.trains[1] else [])
 
-    def _each_weight_gradient(self, g: Tensor, x: Tensor, fold: Fold, buffers: Buffers | None) -> Tensor:
+    def _each_weight_gradient(self, g: Tensor, x: Tensor, fold: Fold) -> Tensor:
         """Returns the weight gradient of each patient, (patient, *shape)."""
         count, shape = g.shape[0], tuple(self.weight.shape)
         if self._is_pointwise:
             pixels = x.flatten(2).transpose(1, 2)
-            return products(g.flatten(2), pixels, self.names[0], shape, fold, buffers)
+            return products(g.flatten(2), pixels, shape, fold)
         # A transposed convolution is a convolution with output and input in each other's place.
         near, far = (x, g) if self.transposed else (g, x)
         if at_once := self._patches_at_once(near.shape[2:]):
-            gradients = (buffers or Buffers()).of(self.names[0], count, shape, g)
+            gradients = g.new_empty(count, *shape)
             for first in range(0, count, at_once):
                 some = slice(first, first + at_once)
                 patches = self._patches(far[some], near.shape[2:])
                 into = gradients[some].view(len(patches), near.shape[1], -1)
                 torch.bmm(near[some].flatten(2), patches, out=into)
-            return gradients if buffers is not None else fold(gradients)
+            return fold(gradients)
         if shape[1] < 8 or count * self.weight.numel() > 1_500_000:
             # One product a picture: folding few channels into groups is slow, and so is a huge result.
-            gradients = (buffers or Buffers()).of(self.names[0], count, shape, g)
+            gradients = g.new_empty(count, *shape)
             for i in range(count):
                 gradients[i] = self._weight_gradient(g[i : i + 1], x[i : i + 1])
-            return gradients if buffers is not None else fold(gradients)
+            return fold(gradients)
         # A batch is a batch of one whose channels are (picture, channel): a group for each picture and group.
         # The groups share no channel, so each weight gradient is that of its own picture.
         wide_x = x.reshape(1, count * x.shape[1], *x.shape[2:])
@@ -164,17 +163,21 @@ class Convolution(Weighted):
         return self._has_cheap_gram(math.prod(g.shape[2:])) or g.shape[0] * size * 4 > STORE_BYTES
 
     def _has_cheap_gram(self, pixels: int) -> bool:
-        return not self.transposed and self.groups == 1 and 4 * pixels * pixels <= self.weight.numel()
+        return not self.transposed and 4 * pixels * pixels * self.groups <= self.weight.numel()
 
     def squared_norms(self, g: Tensor, saved: Sequence[Tensor], patient: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `Use`: |sum_t g_t p_t^T|^2 = sum_{t,u} (g_t . g_u)(p_t . p_u), p_t the patch under pixel t."""
+        """See `Use`: |sum_t g_t p_t^T|^2 = sum_{t,u} (g_t . g_u)(p_t . p_u), p_t the patch under pixel t.
+
+        Groups share no weight, so that each is a picture of its own, and the squares of a picture's groups add up.
+        """
         x, area = saved[0], math.prod(self.weight.shape[2:])
         if self._has_cheap_gram(math.prod(g.shape[2:])):
-            flat, patches = g.flatten(2), self._patch_gram(x, g.shape[2:])
+            g_of, x_of = (t.reshape(len(t) * self.groups, -1, *t.shape[2:]) for t in (g, x))
+            flat, patches = g_of.flatten(2), self._patch_gram(x_of, g.shape[2:])
             norms = (torch.bmm(flat.transpose(1, 2), flat) * patches).sum((1, 2), dtype=torch.float64).clamp(min=0)
-            terms = product(
-                squared(g), patches.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64), g, x, copies=area
-            )
+            lengths = patches.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64)
+            terms = product(squared(g_of), lengths, g_of, x_of, copies=area)
+            norms, terms = (each.view(len(g), self.groups).sum(1) for each in (norms, terms))
         else:
             norms = torch.cat(
                 [squared(self._weight_gradient(g[i : i + 1], x[i : i + 1])[None]) for i in range(len(g))]

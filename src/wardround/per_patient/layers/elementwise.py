@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Weighted
+from wardround.per_patient.layers.base import Fold, Weighted
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Scale(Weighted):
         """See `Use`."""
         return ((g * self.weight).sum_to_size(saved[0].shape),)
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         return [fold(sum_like(g * saved[0], self.weight))]
 
@@ -45,7 +45,7 @@ class Shift(Weighted):
         """See `Use`."""
         return (g.sum_to_size(self._of_input),) if self.shape is None else ()
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         return [fold(self.sign * sum_like(g, self.weight))]
 
@@ -70,7 +70,7 @@ class Slope(Weighted):
         """See `Use`."""
         return (torch.ops.aten.leaky_relu_backward(g, saved[0], float(self.weight), False),)
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         below = saved[0].clamp(max=0)
         return [fold((g * below).flatten(1).sum(1).reshape(-1, *self.weight.shape))]
@@ -90,7 +90,7 @@ class Embedding(Weighted):
         """See `Use`."""
         return (None,)
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         index = saved[0].reshape(g.shape[0], -1)
         rows = g.reshape(g.shape[0], index.shape[1], -1)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from wardround.per_patient.layers.base import (
     LARGE_WEIGHT,
-    Buffers,
     Fold,
     Weighted,
     product,
@@ -60,12 +59,12 @@ class Linear(Weighted):
         g3, x3 = g.reshape(g.shape[0], -1, g.shape[-1]), x.reshape(x.shape[0], -1, x.shape[-1])
         return (x3, g3) if self.columns else (g3, x3)
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         rows, columns = self._tokens(g, saved[0])
         out = []
         if self.trains[0]:
-            out.append(products(rows.transpose(1, 2), columns, self.names[0], self.weight.shape, fold, buffers))
+            out.append(products(rows.transpose(1, 2), columns, self.weight.shape, fold))
         return out + ([fold(g.reshape(g.shape[0], -1, g.shape[-1]).sum(1))] if self.trains[1] else [])
 
     def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Weighted, over_space, widened
+from wardround.per_patient.layers.base import Fold, Weighted, over_space, widened
 
 
 @dataclass
@@ -40,7 +40,7 @@ class GroupNorm(Weighted):
         )  # fmt: skip
         return (gradients[0],)
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
         g = widened(g)
@@ -116,7 +116,7 @@ class LayerNorm(Weighted):
         )  # fmt: skip
         return (gradients[0],)
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
         g, out = widened(g), []

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold
+from wardround.per_patient.layers.base import Fold
 
 _LARGE_PRODUCT = 1 << 22
 """Multiplications of a product from which oneDNN pays off."""
@@ -48,16 +48,16 @@ def onednn_product(rows: Tensor, columns: Tensor, bias: Tensor | None = None) ->
     return found
 
 
-def products(a: Tensor, b: Tensor, name: str, shape: Sequence[int], fold: Fold, buffers: Buffers | None) -> Tensor:
+def products(a: Tensor, b: Tensor, shape: Sequence[int], fold: Fold) -> Tensor:
     """Returns one matrix product a picture as gradients of a parameter, (patient, *shape)."""
-    gradients = (buffers or Buffers()).of(name, len(a), shape, a)
+    gradients = a.new_empty(len(a), *shape)
     each = gradients.view(len(a), a.shape[1], b.shape[2])
     if takes_onednn(a, a.shape[1], b.shape[2], a.shape[2], least=_LEAST_OF_EACH):
         for into, rows, columns in zip(each, a, b.transpose(1, 2), strict=True):
             into.copy_(onednn_product(rows, columns))
     else:
         torch.bmm(a, b, out=each)
-    return gradients if buffers is not None else fold(gradients)
+    return fold(gradients)
 
 
 def matmul(*factors: Tensor, **named: Any) -> Any:

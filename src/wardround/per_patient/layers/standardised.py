@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from wardround.per_patient.layers.base import Buffers, Fold
+from wardround.per_patient.layers.base import Fold
 from wardround.per_patient.layers.convolution import Convolution
 
 NORM = math.sqrt(2.0)
@@ -53,9 +53,9 @@ class StandardisedConvolution(Convolution):
 
     raw: Tensor
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
-        found = super().per_patient(g, saved, fold, buffers)
+        found = super().per_patient(g, saved, fold)
         return [_pulled(found[0], self.raw), *found[1:]] if self.trains[0] else found
 
     def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:
