@@ -10,6 +10,7 @@ from functools import partial
 from itertools import accumulate
 from mmap import PAGESIZE
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,19 +103,18 @@ def test_a_check_leaves_no_holes_in_the_heap() -> None:
             assert _grows() is not is_checking
 
 
-@_on_glibc
-@pytest.mark.usefixtures("_no_limits_of_theirs")
-def test_memory_of_every_size_of_a_step_lies_in_the_heap() -> None:
-    """Of more than 32 MB too, which is mapped before and after; a check inside of it lies outside, as ever."""
-    with outside_the_heap():
-        pass  # from the first time on the limits are those of a step
-    found = [_lies_in_the_heap()]
+def test_memory_of_every_size_of_a_step_lies_in_the_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is mapped in a step, but in a check inside of it; before and after, 32 MB are."""
+    limits: dict[int, int] = {}
+    library = SimpleNamespace(mallopt=limits.__setitem__, malloc_trim=lambda pad: None)
+    monkeypatch.setattr("wardround.per_patient.process._glibc", lambda: library)
+    mapped_at_most = -4  # M_MMAP_MAX of malloc.h
     with in_the_heap():
-        found.append(_lies_in_the_heap())
+        assert limits[mapped_at_most] == 0
         with outside_the_heap():
-            found.append(_lies_in_the_heap())
-        found.append(_lies_in_the_heap())
-    assert [*found, _lies_in_the_heap()] == [False, True, False, True, False]
+            assert limits[mapped_at_most] > 0
+        assert limits[mapped_at_most] == 0
+    assert limits[mapped_at_most] > 0
 
 
 def test_only_a_batch_that_is_checked_is_computed_outside_of_the_heap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,12 +160,6 @@ def test_limits_in_the_environment_are_left_as_they_are(monkeypatch: pytest.Monk
     monkeypatch.delattr("wardround.per_patient.process.ctypes.CDLL")
     with outside_the_heap(), in_the_heap():
         pass
-
-
-def _lies_in_the_heap() -> bool:
-    """Returns whether 1.2 GB, more than the heap keeps, are taken from it; no page is touched."""
-    block = torch.empty(300_000_000)
-    return block.data_ptr() < _end_of_heap()
 
 
 def _grows() -> bool:
