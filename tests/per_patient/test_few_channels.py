@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.per_patient.convolutions import use_of
 from torch import nn
 
 from wardround.per_patient.layers.base import same
-from wardround.per_patient.layers.convolution import Convolution
 
 PICTURES = 5
 
@@ -22,14 +22,6 @@ NOT_COPIED: dict[str, tuple[Any, tuple[int, ...]]] = {
     "large pictures": (nn.Conv2d(1, 2, 3, padding=1), (61, 61)),
     "many channels": (nn.Conv2d(8, 2, 3), (8, 8)),
 }
-
-
-def use_of(layer):
-    weight, zeros = layer.weight.detach(), (0,) * len(layer.stride)
-    return Convolution(
-        ("weight",), weight, None, (True, False), layer.stride, layer.padding, layer.dilation, False, zeros,
-        layer.groups,
-    )  # fmt: skip
 
 
 def gradients(layer, space):

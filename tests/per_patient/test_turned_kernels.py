@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.per_patient.convolutions import use_of
 from torch import nn
 
-from wardround.per_patient.layers.convolution import Convolution
 from wardround.per_patient.layers.products import is_onednns
 
 TURNED: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -23,14 +23,6 @@ NOT_TURNED: dict[str, tuple[Any, tuple[int, ...]]] = {
     "groups": (nn.Conv2d(4, 2, 3, groups=2), (6, 7)),
     "padded beyond the kernel": (nn.Conv2d(3, 2, 2, padding=2), (6, 7)),
 }
-
-
-def use_of(layer):
-    weight, zeros = layer.weight.detach(), (0,) * len(layer.stride)
-    return Convolution(
-        ("weight",), weight, None, (True, False), layer.stride, layer.padding, layer.dilation, False, zeros,
-        layer.groups,
-    )  # fmt: skip
 
 
 def gradients(layer, space):

@@ -166,8 +166,8 @@ def _check(model: Model, session: Any, several: list[Pictures]) -> Checked:
 def _size_of_sums(model: Model, rows: Pictures, logits: Logits) -> float:
     """Returns how far logits move when every weight moves by `_UNIT` of itself, up or down, over `_UNIT`.
 
-    A sum in floating point is the exact sum of weights that each lie within some units of the given ones, whatever the
-    order of its terms (Higham 2002, Accuracy and Stability of Numerical Algorithms, equation 3.4). So torch and the
+    A sum in floating point, in any order of its terms, is the exact sum of weights that each lie within some units of
+    the given ones (Higham 2002, Accuracy and Stability of Numerical Algorithms, equation 3.4). So torch and the
     graph may differ by about as much as such weights do. Weights that are mostly noise give terms of thousands whose
     sum is small, and probabilities that are blurred after them hide their size. `TOLERANCE` is 84 units: weights of
     half precision, at 4,096 units, are far beyond it, and so is a weight that is missing or another.
