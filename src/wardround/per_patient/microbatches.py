@@ -62,8 +62,8 @@ def microbatches(
     Norms are taken of each section apart, or of all; `materialise` forms every gradient and takes no norms.
     `memory_bytes` are for activations and per-patient gradients at one time. `keys` are the pictures' own, for draws.
     A microbatch that does not pass `examine` is computed anew, each picture by itself, and so are all that follow. One
-    that is checked, the first of a network among them, is computed outside of the C library's heap: kernels that are
-    built for it live on, and would divide the heap for every later step.
+    that is checked, the first of a network among them, is computed outside of the C library's heap, as its check is:
+    the two together then need less memory.
     """
     if len(batch.inputs) == 0:
         yield Microbatch(slice(0, batch.num_patients), batch.patient)

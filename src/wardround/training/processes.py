@@ -147,8 +147,8 @@ class Processes(Generic[Context]):
         """Yields the place of each item and a function of the context and that item, in the order they are done.
 
         An error of the function is raised here and ends all processes; others are forked for the next items. Warnings
-        of the function are given here. An item whose process was killed is
-        computed in this one, where nothing of it was seen: no number is drawn for two results.
+        of the function are given here. An item whose process was killed is computed in this one, where nothing of it
+        was seen: no number is drawn for two results.
 
         Args:
             function: of a module, found again by its name.

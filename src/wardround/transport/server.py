@@ -5,8 +5,7 @@
 Bytes of all connections arrive side by side, so that a slow one delays no other; answers are computed one after the
 other. While one is computed, its connection is sent a sign of life every few seconds. A frame that is none, too long,
 stalled, or not complete in time is refused and its connection closed: the hospital is asked nothing, and nothing is
-charged.
-Large frames take turns in the order in which they began, so that memory stays small: see `_take_turns`.
+charged. Large frames take turns in the order in which they began, so that memory stays small: see `_take_turns`.
 
 Released: what the hospital answers, and of frames that never reach it a word that they were refused.
 """
