@@ -1,10 +1,14 @@
+import pickle
 import re
+import subprocess
 import sys
 
 import pytest
 
 from wardround.errors import MissingExtra
 from wardround.report.canvas import drawn_once
+from wardround.report.numbers import numbers_of
+from wardround.report.page import render
 from wardround.report.write import write_report
 
 
@@ -40,3 +44,22 @@ def test_charts_of_the_same_numbers_are_drawn_once(make_record, monkeypatch):
     drawn_once.cache_clear()
     with pytest.raises(TypeError):  # they were drawn by it
         write_report(record)
+
+
+BESIDE = """
+import os, pickle, sys
+from wardround.boundary import apart
+apart.begin("wardround.report.page", "prepare")
+with open(sys.argv[1], "rb") as file:
+    report = pickle.load(file)
+sys.stdout.buffer.write(apart.made("wardround.report.page", "render", report).encode())
+assert ("matplotlib" in sys.modules) != bool(apart._begun), "nothing is drawn here where it is drawn there"
+"""
+
+
+def test_a_page_that_another_process_draws_is_the_page_drawn_here(make_record, tmp_path):
+    (tmp_path / "report").write_bytes(pickle.dumps(report := numbers_of(make_record())))
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE, str(tmp_path / "report")], capture_output=True, check=True
+    )
+    assert done.stdout.decode() == render(report)

@@ -14,6 +14,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from wardround.boundary.apart import begin
 from wardround.boundary.machine import machine_error
 from wardround.boundary.text import counted, say, sentence_lines, tell
 from wardround.cli.agent import agent_app
@@ -125,6 +126,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
+    begin("wardround.report.page", "prepare")
     with uncollected():
         from wardround.simulation.run import run_study
 
@@ -138,6 +140,7 @@ def run(
 @app.command()
 def resume(path: RunPath, watch: WatchPort = None, log: LogTo = None, as_json: AsJson = False) -> None:
     """Go on with an interrupted run."""
+    begin("wardround.report.page", "prepare")
     with uncollected():
         from wardround.simulation.run import resume_run
 

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from wardround.boundary.pages import rendered
+from wardround.boundary.pages import prepared, rendered
 from wardround.noisers import Trust
 from wardround.report.canvas import Chart
 from wardround.report.charts import calibration_chart, comparison_chart, insiders_chart, rounds_chart
@@ -17,6 +17,8 @@ _TRUST = {
     Trust.NOBODY: "Nobody but the patient's own hospital, which adds all of the noise before anything leaves.",
 }
 
+_RUN = "report.html.j2"
+
 _SHARES = (0.5, 0.1, 0.01)
 """Shares of images with the finding, for which predictive values are shown."""
 
@@ -24,11 +26,16 @@ _SHARES = (0.5, 0.1, 0.01)
 def render(report: Report) -> str:
     """Returns the page. Everything that came with the study is text in it, never markup."""
     return filled(
-        "wardround.report", "report.html.j2", r=report, s=report.statement, g=report.guarantee, trust=_TRUST,
+        "wardround.report", _RUN, r=report, s=report.statement, g=report.guarantee, trust=_TRUST,
         rounds_chart=markup_of(rounds_chart(report)), comparison_chart=markup_of(comparison_chart(report)),
         insiders_chart=markup_of(insiders_chart(report)), calibration_chart=markup_of(calibration_chart(report)),
         shares=_SHARES,
     )  # fmt: skip
+
+
+def prepare() -> None:
+    """Compiles the template of `render`, a third of the time that a process takes for its first page."""
+    prepared("wardround.report", _RUN, decimals, percent, spread)
 
 
 def filled(room: str, template: str, /, **values: object) -> str:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from wardround.boundary.apart import made
 from wardround.boundary.extras import needed
 from wardround.boundary.private import write_whole
 from wardround.records.added import write_page
@@ -27,8 +28,8 @@ def write_report(record: RunRecord, key: SigningKey | None = None) -> Path:
     with needed(
         "report", "The report", "the run is complete without it, and `wardround report RUN` writes it later"
     ):
-        from wardround.report.page import render
-    write_page(record.path, render(numbers_of(record)).encode(), key)
+        page = made("wardround.report.page", "render", numbers_of(record))
+    write_page(record.path, page.encode(), key)
     return record.path / PAGE
 
 

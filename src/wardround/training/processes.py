@@ -7,9 +7,6 @@ Released: nothing. An item and its result stay in memory that the two processes 
 open in another one: a ledger's lock that a process held on to would outlive its owner.
 """
 
-import ctypes
-import gc
-import logging
 import mmap
 import os
 import pickle
@@ -19,21 +16,19 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Generic, NoReturn, TypeVar
 
 import torch
 
+from wardround.boundary.copies import settle, uninterrupted
 from wardround.per_patient.process import keep_all_in_heap, one_at_a_time
 
 Context = TypeVar("Context")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-
-_ON_DEATH_OF_OWNER = 1
-"""`PR_SET_PDEATHSIG` of prctl(2)."""
 
 _LINE = 64
 """Arrays begin at multiples of so many bytes, as torch's own do: kernels round by where a tensor begins."""
@@ -198,7 +193,7 @@ class Processes(Generic[Context]):
             with ExitStack() as unknown:
                 ours, theirs = Pipe()
                 unknown.callback(ours.close)  # and so ends a process that an interrupt kept from being noted
-                with theirs, one_at_a_time(), _uninterrupted():  # of no lock of ours is another thread the owner
+                with theirs, one_at_a_time(), uninterrupted():  # of no lock of ours is another thread the owner
                     if not (pid := os.fork()):
                         _serve(owner, context, theirs, asked, answered)
                 self._all.append(_Process(pid, ours, asked, answered))
@@ -216,32 +211,12 @@ def _end(processes: list[_Process], owner: int) -> None:
     processes.clear()
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Holds signals back: a copy must not go on as its owner. Python warns of forks beside threads, which is heeded."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _serve(
     owner: int, context: object, pipe: "Connection[Any, Any]", asked: mmap.mmap, answered: mmap.mmap
 ) -> NoReturn:
     """Computes items until the pipe ends; it never returns, so that nothing of the owner is unwound in the copy."""
     try:
-        ctypes.CDLL(None).prctl(_ON_DEATH_OF_OWNER, signal.SIGKILL)  # an item may take hours
-        if os.getppid() != owner:
-            os._exit(0)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner ends this process
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-        _leave_files(pipe.fileno())
-        logging.disable(logging.CRITICAL)
-        gc.freeze()  # objects of the owner are not ours to finalize
+        settle(owner, pipe.fileno())
         torch.set_num_threads(1)
         keep_all_in_heap()
         while True:
@@ -266,15 +241,3 @@ def _portable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-def _leave_files(kept: int) -> None:
-    """Closes all files of the owner but one; what would be printed goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(nowhere, standard)
-    sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115  # as long as the process
-    for number in map(int, os.listdir("/proc/self/fd")):  # all that a system allows may be a billion
-        if number > 2 and number != kept:
-            with suppress(OSError):  # the one of the list itself
-                os.close(number)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wardround.boundary.apart import made
 from wardround.boundary.extras import needed
 from wardround.boundary.private import write_whole
 from wardround.images.entries import Target
@@ -96,8 +97,8 @@ def filled(template: str, /, **values: object) -> str:
         MissingExtra: Jinja2 is not installed.
     """
     with needed("report", "The page", "the check is complete without it"):
-        from wardround.boundary.pages import rendered
-    return rendered("wardround.images.quality", template, **values)
+        page: str = made("wardround.boundary.pages", "rendered", "wardround.images.quality", template, **values)
+    return page
 
 
 def _samples(image_set: ImageSet) -> Iterator[tuple[str, list[int]]]:
