@@ -14,7 +14,6 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from wardround.boundary.apart import begin
 from wardround.boundary.machine import machine_error
 from wardround.boundary.text import counted, say, sentence_lines, tell
 from wardround.cli.agent import agent_app
@@ -126,7 +125,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
-    begin("wardround.report.page", "prepare")
+    _page_apart()
     with uncollected():
         from wardround.simulation.run import run_study
 
@@ -140,7 +139,7 @@ def run(
 @app.command()
 def resume(path: RunPath, watch: WatchPort = None, log: LogTo = None, as_json: AsJson = False) -> None:
     """Go on with an interrupted run."""
-    begin("wardround.report.page", "prepare")
+    _page_apart()
     with uncollected():
         from wardround.simulation.run import resume_run
 
@@ -361,6 +360,12 @@ def main() -> None:
             raise
         say(f"wardround: {said}", error=True)
         raise SystemExit(2) from None
+
+
+def _page_apart() -> None:
+    from wardround.boundary.apart import begin
+
+    begin("wardround.report.page", "prepare")
 
 
 def _read(path: Path, data: Path | None) -> "Study":
