@@ -1,6 +1,7 @@
 """Threads follow the work: those that are given, one for a seeded run, else all where they are faster."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from wardround.coordinator.observer import Silent
 from wardround.per_patient.guards.company import _SEEN
 from wardround.simulation import estimate, run
 from wardround.training import threads
+from wardround.training.workbench import Workbench
 
 CORES = 3
 AVERAGED = {
@@ -59,6 +61,37 @@ def test_one_slow_moment_decides_nothing(cores, monkeypatch):
         step()
 
     assert threads.faster(disturbed, cores) == cores
+
+
+FORESEEN: dict[str, tuple[dict[str, Any], float]] = {
+    "a network": ({"model": {"name": "small_cnn"}}, 1e-3),
+    "a network on the cores it is given": (
+        {"model": {"name": "small_cnn"}, "performance": {"threads": CORES}},
+        1e-3,
+    ),
+    "a seed": ({"study": {"seed": 1}}, 2e-3),
+    "a head": ({"model": {"name": "features"}}, 2e-3),
+    "masks": ({"privacy": {"sum": "masked", "num_patients": 32}}, 2e-3),
+    "local steps": (AVERAGED, 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", FORESEEN)
+def test_a_forecast_is_of_the_threads_that_the_run_takes(tiny_study, cores, monkeypatch, name):
+    """A busy machine, on which all cores wait for each other, makes a forecast no longer than one thread does."""
+    sections, several = FORESEEN[name]
+    whole = {"study": {"seed": None}, "performance": {"threads": None}, "federation": {"compare": []}}
+    study = tiny_study(**whole | sections)
+    monkeypatch.setattr("wardround.simulation.estimate._at_work", lambda *_: 1)
+
+    def foreseen(taken):
+        machine = Machine(monkeypatch, 2e-3, taken)
+        for name in ("gradient_sums", "patient_gradients", "exact_sum"):
+            monkeypatch.setattr(Workbench, name, lambda *_: [machine.step()][:0])
+        return estimate.estimate(study).seconds
+
+    assert foreseen(1.0) == pytest.approx(foreseen(2e-3))
+    assert foreseen(1e-3) == pytest.approx(foreseen(2e-3) * several / 2e-3)
 
 
 @pytest.mark.thorough

@@ -1,8 +1,6 @@
 """The promise, time and memory of a study, foreseen without opening an image."""
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +20,7 @@ from wardround.config import Study
 from wardround.config.choice import choice_for
 from wardround.config.federation import Averaging, Scaffolding
 from wardround.hospital.masked import steps_of
-from wardround.hospital.pictures import device_of, list_pictures
+from wardround.hospital.pictures import device_of, kept_on_processor, list_pictures
 from wardround.images.entries import Target
 from wardround.images.listing import Listing
 from wardround.models.backbones.names import OwnEncoder
@@ -44,7 +42,7 @@ from wardround.simulation.references import check_references, num_runs
 from wardround.training.encodings import Lattice, strided
 from wardround.training.patients import Sample, TrainingPatients
 from wardround.training.slotted import ROW_BYTES
-from wardround.training.threads import using_threads
+from wardround.training.threads import least_seconds, using_threads
 from wardround.training.workbench import Workbench
 from wardround.types import HospitalName, Persons
 
@@ -231,10 +229,11 @@ def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
 
 def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...]) -> tuple[float, int]:
     """Returns seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
+    cores = _cores(study, network)
 
     def seconds_of(pictures: int) -> float:
         bench, everyone = made_up_bench(study, network, target, shape, pictures)
-        return _least(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0))
+        return least_seconds(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0), cores)
 
     seconds_of(2)  # the first call loads and compiles
     seconds, pictures = seconds_of(2), 2
@@ -318,14 +317,10 @@ def made_up_bench(
     return bench, Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1), names), rows)
 
 
-def _least(call: Callable[[], object]) -> float:
-    """Returns the least seconds of three calls: the first looks at the network, once for all rounds."""
-    found = []
-    for _ in range(3):
-        started = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - started)
-    return min(found)
+def _cores(study: Study, network: Network) -> int:
+    """Returns the threads that a matrix product of the run takes at most."""
+    chosen = study.performance.threads is not None or kept_on_processor(study, network) is None
+    return torch.get_num_threads() if chosen else 1
 
 
 def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tuple[int, list[str]]:
@@ -334,10 +329,8 @@ def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tup
         return 0, []
     shown = torch.zeros((1, *shape), dtype=torch.uint8)
     with torch.no_grad():
-        network.encode(shown)  # the first call loads and compiles
-        started = time.perf_counter()
         size = network.encode(shown).numel() * pictures * 4
-    seconds = (time.perf_counter() - started) * pictures / torch.get_num_threads()
+        seconds = least_seconds(lambda: network.encode(shown)) * pictures / torch.get_num_threads()
     if not pictures:
         return size, []
     return size, [
@@ -365,8 +358,8 @@ def _local_probe(
     pictures, clip = max(1, min(of_step, 64)), clip_of(plan.training).norm
     bench, everyone = made_up_bench(study, network, target, shape, pictures)
     at_work = _at_work(study, bench)
-    with using_threads(1 if at_work > 1 else None):
-        seconds = _least(lambda: bench.gradient_sums(bench.initial_weights, [everyone], clip, 0))
+    cores = 1 if at_work > 1 else _cores(study, network)
+    seconds = least_seconds(lambda: bench.gradient_sums(bench.initial_weights, [everyone], clip, 0), cores)
     return seconds / pictures / at_work
 
 
@@ -386,12 +379,14 @@ def _masked_probe(
         bench, everyone = made_up_bench(study, network, target, shape, pictures)
         weights = bench.initial_weights
         if clip.adaptive is None and bench.sums_exactly(steps):
-            return _least(lambda: bench.exact_sum(weights, everyone, clip.norm, clip.fixed, steps))
+            return least_seconds(lambda: bench.exact_sum(weights, everyone, clip.norm, clip.fixed, steps))
         as_row = rows_of(clip, Layout.of(network.trained), norm)
-        return _least(lambda: mechanism.grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0))))
+        return least_seconds(
+            lambda: mechanism.grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0)))
+        )
 
     seconds, pictures = seconds_of(2), 2
     while seconds < 0.2 and pictures < min(sample, 1024):
         pictures = min(4 * pictures, sample)
         seconds = seconds_of(pictures)
-    return seconds / pictures, _least(lambda: mechanism.encode([], system_entropy))
+    return seconds / pictures, least_seconds(lambda: mechanism.encode([], system_entropy))
