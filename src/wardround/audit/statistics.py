@@ -42,7 +42,7 @@ _GRIDS = (*(2.0**k for k in range(0, 41, 4)), *(10.0**k for k in range(1, 9)))
 """Points of a grid on the unit, for residues."""
 
 
-def statistics_of(without: Float64, within: Float64, rounds: int = 1) -> Iterator[tuple[str, Score]]:
+def statistics_of(without: Float64, within: Float64, rounds: int) -> Iterator[tuple[str, Score]]:
     """Yields names and statistics fitted on releases of two worlds, (run, number) each.
 
     The numbers of a release are those of its rounds, one round after the other.

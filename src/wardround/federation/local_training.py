@@ -114,7 +114,7 @@ class LocalTraining:
             class_sampling=shares if self.repair is Repair.WEIGHTED_SAMPLING else None,
         )
 
-    def asks_for(self, steps: LocalSteps, hospitals: int, *, corrected: bool = False) -> bool:
+    def asks_for(self, steps: LocalSteps, hospitals: int, *, corrected: bool) -> bool:
         """Returns whether one of so many hospitals may be asked for these steps.
 
         Numbers of the study are as the study has them. Those that follow from counts, which a hospital does not know,

@@ -66,7 +66,7 @@ class KnownLedger:
     """
 
     mark: LedgerMark
-    is_charged: bool = False
+    is_charged: bool
 
     def check(self, hospital: str, now: LedgerMark) -> None:
         """Refuses a ledger that has lost a charge.

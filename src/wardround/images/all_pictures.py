@@ -41,7 +41,7 @@ _TABLE_HEAD = 1 << 16
 _MOST_OPENED, _MOST_NOTED = 20, 5
 
 
-def list_all(store: Store, refusal: DataError, classes: Collection[str] = ()) -> Listing:
+def list_all(store: Store, refusal: DataError, classes: Collection[str]) -> Listing:
     """Returns the pictures of a folder or its volumes, whichever are more, without labels; the others are left out.
 
     Args:

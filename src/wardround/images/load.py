@@ -212,7 +212,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     return replace(listing, refusals=(*listing.refusals, *options.refused([many])))
 
 
-def list_generated(phantom: PhantomOptions, task: str | None, options: ReaderOptions = NO_OPTIONS) -> Listing:
+def list_generated(phantom: PhantomOptions, task: str | None, options: ReaderOptions) -> Listing:
     """Returns the entries of a generated set with their patients.
 
     Raises:

@@ -44,7 +44,7 @@ class Sources:
 
     root: Path | None
     files: tuple[str, ...]
-    frame: int | None = None
+    frame: int | None
 
 
 @dataclass(frozen=True)

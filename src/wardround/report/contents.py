@@ -144,7 +144,7 @@ class Look:
     round: int
     epsilon: float
     score: Score
-    measured_on: str = "test"
+    measured_on: str
 
 
 @dataclass(frozen=True)
@@ -290,22 +290,22 @@ class Report:
     settings: str
     study_digest: str
     model_sha256: str
-    encoder: str = ""
-    target: str = "classes"
-    shortcut_auroc: float | None = None
-    shortcut_kappa: float | None = None
-    location_dice: float | None = None
-    operating_points: tuple[OperatingRow, ...] = ()
-    calibration: Calibration | None = None
-    signal: Signal | None = None
-    subgroups: tuple[Subgroup, ...] = ()
-    validation: Validation | None = None
-    witness: NoiseWitness | None = None
-    upload: str = ""
-    lost: LostAttempts | None = None
-    evaluation: Evaluation | None = None
-    outstanding: tuple[str, ...] = ()
-    repeats: Repeats | None = None
+    encoder: str
+    target: str
+    shortcut_auroc: float | None
+    shortcut_kappa: float | None
+    location_dice: float | None
+    operating_points: tuple[OperatingRow, ...]
+    calibration: Calibration | None
+    signal: Signal | None
+    subgroups: tuple[Subgroup, ...]
+    validation: Validation | None
+    witness: NoiseWitness | None
+    upload: str
+    lost: LostAttempts | None
+    evaluation: Evaluation | None
+    outstanding: tuple[str, ...]
+    repeats: Repeats | None
 
     @property
     def columns(self) -> tuple[Measure, ...]:

@@ -25,6 +25,8 @@ MOST_SIGNED_BYTES: Final = MOST_BYTES
 _BYTES_PER_PARAMETER = 20  # positions, weights, correction and velocity of a selective update
 _BYTES_PER_RESIDUE = 8
 _BYTES_BESIDE = 1 << 26  # header, and the announcements of all hospitals
+_MOST_CLASSES = 4096  # of a study that is not known
+_MOST_HOSPITALS = 1024  # in an attempt at a masked sum
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,8 @@ class Limits:
     Attributes:
         parameters: of the network, exactly; None before the network is known.
         update: coordinates of an answer's update, exactly; None accepts up to `most_parameters` + 1.
-        classes: entries of a tuple with one entry a class, exactly; None accepts up to `most_classes`.
+        classes: entries of a tuple with one entry a class, exactly; None accepts up to 4096.
         most_parameters: of a network that is not known.
-        most_classes: of a study that is not known.
-        most_hospitals: in an attempt at a masked sum.
         most_bytes: of a message; transports stop reading there.
         model_bytes: of a finished model.
     """
@@ -46,8 +46,6 @@ class Limits:
     update: int | None = None
     classes: int | None = None
     most_parameters: int = 1 << 28
-    most_classes: int = 4096
-    most_hospitals: int = 1024
     most_bytes: int = 1 << 30
     model_bytes: int = MOST_MODEL_BYTES
 
@@ -106,11 +104,11 @@ class Limits:
 
     def each_class(self) -> range:
         """Returns the lengths of a tuple with one entry for each class."""
-        return _exactly(self.classes, self.most_classes)
+        return _exactly(self.classes, _MOST_CLASSES)
 
     def each_hospital(self) -> range:
         """Returns the lengths of a tuple with one entry for each hospital of an attempt."""
-        return range(1, self.most_hospitals + 1)
+        return range(1, _MOST_HOSPITALS + 1)
 
     def residues(self) -> range:
         """Returns the lengths of a sum under masks, in bytes."""

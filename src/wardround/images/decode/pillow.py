@@ -94,7 +94,7 @@ def decode_in_thread(
         return _of_tiff(np.asarray(array, dtype=np.uint16), image) if is_deep_tiff else array
 
 
-def decode_mask(data: bytes, *, is_upright: bool = True) -> Mask:
+def decode_mask(data: bytes, *, is_upright: bool) -> Mask:
     """Returns the class of each pixel from the content of a file, (height, width); for threads, as above.
 
     A palette's numbers are the classes, in any colours; a picture of 0 and 255 alone is background and class 1.

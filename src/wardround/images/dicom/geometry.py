@@ -61,7 +61,7 @@ class Plane:
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
     size: tuple[int, int]
-    thickness: float | None = None
+    thickness: float | None
 
 
 @dataclass(frozen=True)

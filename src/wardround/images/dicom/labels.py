@@ -55,8 +55,8 @@ class LabelTable:
 
     kind: str
     rows: dict[str, Label]
-    notes: tuple[str, ...] = ()
-    refusals: tuple[DataError, ...] = ()
+    notes: tuple[str, ...]
+    refusals: tuple[DataError, ...]
 
 
 def read_labels(store: Store, options: ReaderOptions, name_for: Callable[[str, str], str]) -> LabelTable | None:

@@ -35,8 +35,8 @@ class Survey:
     segmentations: tuple[Header, ...]
     notes: tuple[str, ...]
     num_files: int
-    passed_over: tuple[LeftOut, ...] = ()
-    refused: tuple[Header, ...] = ()
+    passed_over: tuple[LeftOut, ...]
+    refused: tuple[Header, ...]
 
 
 def survey(

@@ -44,7 +44,7 @@ class Balance:
     classes: tuple[Count, ...]
     sites: tuple[Count, ...]
     images_per_patient: tuple[tuple[int, int], ...]
-    has_background: bool = False
+    has_background: bool
 
     @property
     def shown(self) -> tuple[Count, ...]:

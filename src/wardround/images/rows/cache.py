@@ -48,7 +48,7 @@ class Cached:
     rows: Rows
     unreadable: dict[int, str]
     extents: dict[int, tuple[int, int]]
-    cut_off: frozenset[int] = frozenset()
+    cut_off: frozenset[int]
 
 
 def cache_key(recipe: Sequence[object], digests: Sequence[str]) -> str:

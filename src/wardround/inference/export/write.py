@@ -97,9 +97,7 @@ def export_page(
     return checked, len(content)
 
 
-def page_with_graph(
-    model: Model, advice: Path | None = None, pictures: list[Path] | None = None
-) -> tuple[str, Checked]:
+def page_with_graph(model: Model, advice: Path | None, pictures: list[Path] | None = None) -> tuple[str, Checked]:
     """Returns the page of a model and its graph's check against torch; arguments and errors as `export_page`."""
     check_page(model, advice)
     with TemporaryDirectory() as folder:

@@ -81,7 +81,7 @@ def page_of(model: Model, graph: bytes, advice: Path | None = None) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
 
 
-def check_page(model: Model, advice: Path | None = None) -> tuple[PictureInput, dict[str, Any]]:
+def check_page(model: Model, advice: Path | None) -> tuple[PictureInput, dict[str, Any]]:
     """Returns the recipe and the languages of a page that can be made, before the graph is.
 
     Raises:

@@ -228,7 +228,7 @@ class Plan:
             return composed
         return max(composed, epsilon_of_parts(self.discrete_after(releases, counts), self.delta, self.accountant))
 
-    def discrete_after(self, releases: int, counts: int = 1) -> Sequence[DiscretePart]:
+    def discrete_after(self, releases: int, counts: int) -> Sequence[DiscretePart]:
         """Returns `event_after` with its noise in shares, first the sums, then the count; empty without shares."""
         sums = () if releases == 0 else discrete_part(self.main, releases)
         return (*sums, *(() if self.count is None else discrete_part(self.count, counts)))

@@ -138,7 +138,7 @@ class Member:
     identity: bytes
     round_key: bytes
     ledger: LedgerMark
-    seen: tuple[tuple[str, LedgerMark], ...] = ()
+    seen: tuple[tuple[str, LedgerMark], ...]
 
     def __post_init__(self) -> None:
         """Refuses what cannot be a name, a key or a hash."""
