@@ -12,6 +12,7 @@ from wardround.boundary.documents import (
     MOST_KEY_PARTS,
     MOST_TOML_BYTES,
     Unfit,
+    load_table,
     parse_json,
     parse_toml,
     read_regular,
@@ -54,6 +55,20 @@ def test_a_hostile_toml_document_is_refused(text):
 def test_a_hostile_json_document_is_refused(text):
     with pytest.raises(Unfit):
         parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.json", '{"x": 1}'), ("a.JSON", '{"x": 1}'), ("a.toml", "x = 1"), ("a", "x = 1")]
+)
+def test_a_table_is_read_by_the_end_of_its_name_and_within_its_bytes(name, text, tmp_path):
+    path = tmp_path / name
+    path.write_text(text)
+    assert load_table(path, len(text)) == {"x": 1}
+    with pytest.raises(Unfit):
+        load_table(path, len(text) - 1)
+    path.write_text("x: 1")
+    with pytest.raises(Unfit):
+        load_table(path, len(text))
 
 
 def test_neighbours_of_hostile_documents_are_read():

@@ -143,6 +143,25 @@ def parse_json(content: bytes | str) -> Any:
     return value
 
 
+def load_json(path: Path, most_bytes: int = MOST_JSON_BYTES) -> Any:
+    """Returns the value of a JSON file.
+
+    Raises:
+        MachineError, OSError, Unfit: as `read_regular` and `parse_json`.
+    """
+    return parse_json(read_regular(path, most_bytes))
+
+
+def load_table(path: Path, most_bytes: int) -> object:
+    """Returns the content of a file in JSON where its name ends so, and else in TOML.
+
+    Raises:
+        MachineError, OSError, Unfit: as `read_regular`, `parse_toml` and `parse_json`.
+    """
+    text = decoded(read_regular(path, most_bytes))
+    return parse_json(text) if path.suffix.lower() == ".json" else parse_toml(text)
+
+
 def _no_constant(name: str) -> float:
     raise Unfit(f"{name} is no number of JSON")
 

@@ -10,7 +10,7 @@ Released, to the hospitals of the study: the model, which follows from what was 
 import json
 from pathlib import Path
 
-from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
+from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, load_json, read_regular
 from wardround.boundary.private import write_whole
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError
@@ -63,7 +63,7 @@ def hand_out(study: str, channel: Channel, run: Path, observer: Observer) -> Non
 def _taken(run: Path) -> set[HospitalName]:
     """Returns the hospitals that have taken the model; nobody where that is not known, for they may take it twice."""
     try:
-        found = parse_json(read_regular(run / TAKEN, MOST_JSON_BYTES))
+        found = load_json(run / TAKEN)
     except (OSError, ValueError):
         return set()
     return {HospitalName(name) for name in found if isinstance(name, str)} if isinstance(found, list) else set()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
+from wardround.boundary.documents import Unfit, load_json
 from wardround.boundary.private import write_whole
 from wardround.errors import FederationError
 from wardround.secure_aggregation.round.cohort import transcript_of
@@ -91,7 +91,7 @@ class AttemptNotes:
         if self.path is None:
             return None
         try:
-            return Confirmed.from_json(parse_json(read_regular(self.path, MOST_JSON_BYTES)))
+            return Confirmed.from_json(load_json(self.path))
         except (OSError, Unfit, KeyError, TypeError, ValueError):
             return None  # hospitals then begin a further attempt
 

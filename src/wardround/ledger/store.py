@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wardround.boundary.documents import parse_json, read_regular
+from wardround.boundary.documents import load_json
 from wardround.boundary.machine import is_moved, of_sqlite
 from wardround.boundary.private import open_private, write_whole
 from wardround.errors import LedgerError
@@ -229,7 +229,7 @@ class LedgerStore:
         if self._mark is None:
             return None
         try:
-            found = parse_json(read_regular(self._mark, _MOST_MARK_BYTES))
+            found = load_json(self._mark, _MOST_MARK_BYTES)
             return int(found["entries"]), str(found["head"])
         except (OSError, ValueError, KeyError, TypeError):  # none, or half-written when the power went
             return None

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
+from wardround.boundary.documents import Unfit, load_json
 from wardround.boundary.text import brief
 from wardround.errors import ModelError
 from wardround.models.backbones.names import ArchitectureName, Backbone, BackboneName, MomentsName, OwnEncoder
@@ -193,7 +193,7 @@ def read_card(path: Path) -> ModelCard:
         ModelError: as `ModelCard.from_json`, and for a file that is no JSON.
     """
     try:
-        content = parse_json(read_regular(path, MOST_JSON_BYTES))
+        content = load_json(path)
     except (OSError, Unfit) as error:
         raise _no_card(f"{path.name} cannot be read ({error})") from None
     return ModelCard.from_json(content)

@@ -17,7 +17,7 @@ from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import event_of_leaves, sorted_leaves
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import plan_of
-from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
+from wardround.boundary.documents import Unfit, load_json, parse_json
 from wardround.config import read_study
 from wardround.config.site import read_site
 from wardround.errors import RecordError
@@ -198,7 +198,7 @@ def coordinator_view(run: Path) -> CoordinatorView:
     """
     path = live_folder(run) / STATUS
     try:
-        found = parse_json(read_regular(path, MOST_JSON_BYTES))
+        found = load_json(path)
         if not isinstance(found, dict):
             raise Unfit(f"it holds no JSON object but {type(found).__name__}")
     except (OSError, Unfit) as error:

@@ -174,7 +174,7 @@ def test_another_language_brings_all_words(tmp_path):
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{", '{"en": 1}', '{"en": {"classes": {"other": "x"}}}', '{"en": {"words": {"no": "x"}}}',
-     '{"en": {"alwys": "x"}}', '{"fr": {"always": "x"}}', "{}", "\udcff"],
+     '{"en": {"alwys": "x"}}', '{"fr": {"always": "x"}}', '{"en": {"always": "\\ud800"}}', "{}", "\udcff"],
 )  # fmt: skip
 def test_advice_that_does_not_hold_is_refused(content, tmp_path):
     (tmp_path / "a.json").write_bytes(content.encode("utf-8", "surrogateescape"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
+from wardround.boundary.documents import load_json
 from wardround.errors import FederationError, RecordError
 from wardround.hospital.known_ledgers import KnownLedger
 from wardround.ledger.account import Account
@@ -103,7 +103,7 @@ class Notes:
         if not path.exists():
             return cls()
         try:
-            found = parse_json(read_regular(path, MOST_JSON_BYTES))
+            found = load_json(path)
             if not isinstance(found, dict):
                 raise ValueError("they are no JSON object")
             written = found.pop("format", 1)

@@ -20,7 +20,7 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
+from wardround.boundary.documents import load_json, read_regular
 from wardround.boundary.machine import machine_faults
 from wardround.boundary.private import make_private_folder
 from wardround.errors import FederationError, RecordError
@@ -145,10 +145,10 @@ class Replies:
     def _read(self, folder: Path) -> None:
         try:
             if (folder / _ASKED).exists():
-                found = parse_json(read_regular(folder / _ASKED, MOST_JSON_BYTES))
+                found = load_json(folder / _ASKED)
                 self._asked = {str(place): (int(attempt), str(asked)) for place, (attempt, asked) in found.items()}
             if (folder / _EXCHANGES).exists():
-                found = parse_json(read_regular(folder / _EXCHANGES, MOST_JSON_BYTES))
+                found = load_json(folder / _EXCHANGES)
                 self._exchanges = {str(key): int(exchange) for key, exchange in found.items()}
             if (folder / _REPLY).exists():
                 self._reply = read_regular(folder / _REPLY, _MOST_REPLY_BYTES)

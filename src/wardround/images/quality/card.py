@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wardround import __version__
-from wardround.boundary.documents import Unfit, decoded, parse_json, parse_toml, read_regular
+from wardround.boundary.documents import Unfit, load_table
 from wardround.errors import DataError
 from wardround.images.patients import ImageSet
 from wardround.images.quality.balance import Balance
@@ -140,8 +140,7 @@ def read_stated(root: Path | None) -> Stated:
 
 def _table(path: Path) -> Mapping[str, object]:
     try:
-        text = decoded(read_regular(path, _MAX_BYTES))
-        read: object = parse_toml(text) if path.suffix == ".toml" else parse_json(text)
+        read = load_table(path, _MAX_BYTES)
     except (OSError, Unfit) as error:
         raise DataError(
             f"{path.name} must be readable {path.suffix[1:].upper()} in UTF-8, got: {error}. Correct it."

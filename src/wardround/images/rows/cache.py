@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
+from wardround.boundary.documents import load_json
 from wardround.boundary.private import appears_whole, make_private_folder, write_whole
 from wardround.boundary.rows import check_room, mapped_rows
 from wardround.errors import DataError
@@ -105,7 +105,7 @@ def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
     if rows is None:
         return None
     try:
-        notes = parse_json(read_regular(_notes_of(path), MOST_JSON_BYTES))
+        notes = load_json(_notes_of(path))
         unreadable = {int(entry): str(reason) for entry, reason in notes["unreadable"].items()}
         extents = {int(entry): (int(first), int(end)) for entry, (first, end) in notes["extents"].items()}
         cut_off = frozenset(map(int, notes.get("cut_off", ())))

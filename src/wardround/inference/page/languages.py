@@ -11,7 +11,6 @@ An advice file is TOML or JSON, one table a language:
 Languages that the page knows are `en` and `de`; any other has a `name` and all of the page's `words`.
 """
 
-import json
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -20,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from wardround.boundary.documents import Unfit, read_regular
+from wardround.boundary.documents import Unfit, load_table
 from wardround.boundary.text import brief
 from wardround.errors import StudyError
 
@@ -101,9 +100,8 @@ def _language(code: str, given: object, own: dict[str, Any], classes: Sequence[s
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        content = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
-        found = json.loads(content) if path.suffix.lower() == ".json" else tomllib.loads(content)
-    except (OSError, Unfit, ValueError, RecursionError) as error:
+        found = load_table(path, _MOST_BYTES)
+    except (OSError, Unfit) as error:
         raise _unfit("be a TOML or JSON file in UTF-8", f"got {path.name} ({error})", "correct it") from None
     if not isinstance(found, dict):
         raise _unfit("hold a table for each language", f"got {type(found).__name__}", "correct it")

@@ -14,7 +14,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from wardround.boundary.documents import Unfit, parse_json, read_regular
+from wardround.boundary.documents import Unfit, load_json, read_regular
 from wardround.errors import FederationError
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.secure_aggregation.keys.key_files import write_key_file
@@ -45,7 +45,7 @@ def check_certificate(pins: Pins, certificate: Path, binding: Path) -> str:
         FederationError: the certificate is another, its hospital is not pinned, or the signature is not by its key.
     """
     try:
-        match parse_json(read_regular(binding, _MOST_BYTES)):
+        match load_json(binding, _MOST_BYTES):
             case {"format": kind, "hospital": str(hospital), "signature": str(signed)} if kind == _PURPOSE:
                 signature = bytes.fromhex(signed)
             case _:

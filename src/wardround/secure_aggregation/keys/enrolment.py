@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from wardround.boundary.documents import Unfit, parse_json, read_regular
+from wardround.boundary.documents import Unfit, load_json
 from wardround.boundary.private import make_private_folder
 from wardround.boundary.text import brief
 from wardround.errors import FederationError
@@ -164,7 +164,7 @@ def read_enrolment(path: Path) -> Invitation | EnrolmentAnswer:
         FederationError: it is neither, was changed, or has a key of small order.
     """
     try:
-        read = _parsed(parse_json(read_regular(path, _MOST_BYTES)))
+        read = _parsed(load_json(path, _MOST_BYTES))
     except (OSError, ValueError) as error:
         raise FederationError(
             f"{path} must be an invitation or an answer of `wardround consortium` ({error}); ask for the file again.",
@@ -222,7 +222,7 @@ def _pin(path: Path, name: str, public: bytes) -> None:
 
 def _name_of(folder: Path) -> str:
     try:
-        found = parse_json(read_regular(folder / _CONSORTIUM, _MOST_BYTES))
+        found = load_json(folder / _CONSORTIUM, _MOST_BYTES)
         if isinstance(found, dict) and isinstance(found.get("consortium"), str):
             return str(found["consortium"])
         raise Unfit("it names no consortium")
