@@ -62,9 +62,13 @@ def test_look_alikes_are_found_and_not_joined(names, groups):
         (["12-OD", "12 os", "12"], (("12", "12 os", "12-OD"),)),
         (["left", "right", "cc 1 ill", "cc 2 ill"], ()),
         (["1left", "1right"], ()),
+        (["OAS1_0028_MR1", "OAS1_0028_MR2", "OAS1_0029_MR1"], (("OAS1_0028_MR1", "OAS1_0028_MR2"),)),
+        (["case101_day20", "case101_day22"], (("case101_day20", "case101_day22"),)),
+        (["sub-1_ses-01", "sub-1_ses-02", "sub-2"], (("sub-1_ses-01", "sub-1_ses-02"),)),
+        (["MR1", "MR2", "scan-1", "scan-2", "LUNG1-001", "LUNG1-002"], ()),
     ],
 )
-def test_ids_with_a_side_or_a_view_are_found_and_not_joined(names, groups):
+def test_ids_with_a_side_a_view_or_a_session_are_found_and_not_joined(names, groups):
     """A public set has four PatientIDs for each woman, one a view: a guarantee for each would be a quarter of one."""
     assert alike_persons(names) == groups
     assert alike(names) == (), "classes and sites may be sides"

@@ -1,7 +1,6 @@
 """Every picture or volume of a data folder, for a person who looks at data that the layout's reader refuses."""
 
 import csv
-import re
 from collections.abc import Collection
 from itertools import islice
 
@@ -13,28 +12,12 @@ from wardround.images.entries import Entry, stem_of
 from wardround.images.findings import LeftOut
 from wardround.images.identity import folded
 from wardround.images.listing import NO_LABEL, Listing
+from wardround.images.mask_names import MASKS, masks_beside, plain
 from wardround.images.store import Store
 from wardround.images.table import files_in
 
-MASKS = {
-    "masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation", "ground_truth",
-    "groundtruth", "gt", "labelstr", "labelsts",
-}  # fmt: skip
-"""Folder names of masks, in lower case."""
-
 IN_MASKS = "files in folders of masks"
 BESIDE = "masks beside their pictures, by their names"
-
-_MASK_NAME = re.compile(r"(.+?)[ _.-]+(?:mask|seg|segmentation|gt|annotation)s?(?:[ _-]*\d+)?", re.IGNORECASE)
-"""A name that is another file's, followed by a word for masks: `a_mask.png` or `a_mask_1.png` beside `a.png`."""
-
-WORD_START = r"(?:^|[ _.-]|(?<=[a-z0-9])(?=[A-Z]))"
-"""The start of a word in a folder's name, written `a_word`, `a word` or `aWord`."""
-
-_OF_MASKS = re.compile(
-    WORD_START + r"(?i:masks?|segs?|segmentations?|ground[ _-]?truth|gts?|labels|annotations?)(?:\d+|[ _.-].*)?\Z"
-)
-"""The name of a folder of masks: `ManualMask`, `benign GT`, `lungMasks2`, `HAM10000_segmentations_lesion_tschandl`."""
 
 _TABLES, _WORKBOOKS = (".csv", ".tsv"), (".xls", ".xlsx", ".ods")
 _TABLE_HEAD = 1 << 16
@@ -77,15 +60,6 @@ def list_all(store: Store, refusal: DataError, classes: Collection[str]) -> List
 
 def _is_mask(name: str, classes: Collection[str]) -> bool:
     return any(plain(folder) in MASKS and folded(folder) not in classes for folder in name.split("/")[:-1])
-
-
-def is_of_masks(folder: str) -> bool:
-    """Returns True for a folder's name that calls it one of masks.
-
-    >>> [is_of_masks(name) for name in ("Labels", "leftMask", "lung masks_png", "benign GT", "unmasked", "benign")]
-    [True, True, True, True, False, False]
-    """
-    return plain(folder) in MASKS or _OF_MASKS.search(folder) is not None
 
 
 def unread_tables(store: Store, pictures: Collection[str], read: Collection[str] = ()) -> tuple[str, ...]:
@@ -136,31 +110,3 @@ def _names_pictures(head: bytes, stems: Collection[str]) -> bool:
         if 2 * len(named) > len(values) and not repeated:
             return True
     return False
-
-
-def masks_beside(names: Collection[str]) -> frozenset[str]:
-    """Returns the files whose names call them masks of another file in their folder.
-
-    >>> sorted(masks_beside(["a/b (1).png", "a/b (1)_mask.png", "a/b (1)_mask_2.png", "a/c_mask.png"]))
-    ['a/b (1)_mask.png', 'a/b (1)_mask_2.png']
-    """
-    stems = {name: name.removesuffix(".gz").rpartition(".")[0] for name in names}
-    others = frozenset(stems.values())
-    found = {name: _MASK_NAME.fullmatch(stem) for name, stem in stems.items()}
-    return frozenset(name for name, match in found.items() if match and match[1] in others)
-
-
-def named_as(name: str) -> tuple[str, ...]:
-    """Returns the stems that the picture of a mask may have: the mask's, and that without a word for masks.
-
-    >>> named_as("masks/a.png"), named_as("masks/a_mask.nii.gz")
-    (('a',), ('a_mask', 'a'))
-    """
-    stem = stem_of(name)
-    match = _MASK_NAME.fullmatch(stem)
-    return (stem, match[1]) if match else (stem,)
-
-
-def plain(folder: str) -> str:
-    """Returns the one spelling of a folder's name."""
-    return folder.casefold().replace("-", "_").replace(" ", "_")

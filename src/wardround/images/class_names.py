@@ -19,6 +19,9 @@ _NUMBER = re.compile(r"[-+]?\d{1,18}(\.\d{1,18})?", re.ASCII)
 _UNKNOWN = ("-1", "-1.0")
 """A number that tables write for a label that is not known."""
 
+_TO_PREDICT = frozenset({"pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled"})
+"""Names, in lower case, of pictures that have no label."""
+
 MOST_CLASSES = 20
 """More names with digits, or with few pictures, are those of persons or values unless a study names its classes."""
 
@@ -46,19 +49,23 @@ def numbers_first(name: str) -> tuple[bool, Fraction, str]:
 
 
 def unlabelled(labels: Iterable[str], listed: Collection[str]) -> frozenset[str]:
-    """Returns the labels, folded, that hold no value: missing ones, and -1.
+    """Returns the labels, folded, that hold no value: missing ones, words for pictures without a label, and -1.
 
     A label in `listed`, the names of a study and a site, is a class. So is -1 where -2 is a label too: then the numbers
     are a scale.
 
-    >>> sorted(unlabelled(["0", "nan", "None", "-1"], ["None"]))
-    ['-1', 'nan']
+    >>> sorted(unlabelled(["0", "nan", "None", "-1", "Unlabeled"], ["None"]))
+    ['-1', 'Unlabeled', 'nan']
     >>> unlabelled(["-2", "-1", "0"], [])
     frozenset()
     """
     found, known = {folded(label) for label in labels}, {folded(name) for name in listed}
     is_scale = any(number_of(label) == -2 for label in found)
-    return frozenset(label for label in found - known if is_missing(label) or (label in _UNKNOWN and not is_scale))
+    return frozenset(
+        label
+        for label in found - known
+        if is_missing(label) or label.lower() in _TO_PREDICT or (label in _UNKNOWN and not is_scale)
+    )
 
 
 def missing_class(
@@ -78,8 +85,8 @@ def missing_class(
     )
     wrong = sorted(empty - meant)
     error = DataError(
-        f"{what} of a class must have a name that is no missing value, got {', '.join(wrong)}. Name it in `[data] "
-        "classes` if it is a class, or leave it out with `[site] leave_out`.",
+        f"{what} of a class must have a name that is no missing value and no word for pictures without a label, got "
+        f"{', '.join(wrong)}. Name it in `[data] classes` if it is a class, or leave it out with `[site] leave_out`.",
         code="data-missing-class",
     )
     return empty, meant, error if wrong else None

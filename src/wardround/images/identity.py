@@ -35,6 +35,9 @@ _INVISIBLE = re.compile(
 
 _SIDES = {"left", "right", "l", "r", "lt", "rt", "od", "os"}
 _VIEWS = {"cc", "mlo", "ml", "lm", "ap", "pa", "lat", "lateral", "frontal"}
+_SESSION = re.compile(r"-(?:mr|ses|session|visit|timepoint|tp|scan|day|month|baseline|followup)-?[0-9]*\Z")
+"""The end of an id of a person's session, as `likeness` writes it: `OAS1_0028_MR2`, `case101_day20`."""
+
 _PADDING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _DECIMAL_ZEROS = re.compile(r"(?<=\d)\.0+$")
 _SEPARATORS = re.compile(r"[\s_\-]+")
@@ -88,10 +91,12 @@ def alike(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
 
 
 def alike_persons(ids: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Returns groups of different ids that may be one person's: those of `alike`, and one id with two sides or views.
+    """Returns groups of different ids that may be one person's: `alike`, or one id with two sides, views or sessions.
 
     >>> alike_persons(["7", "007", "P_12_LEFT_CC", "P_12_RIGHT_MLO", "13_left", "14_left", "left", "right"])
     (('007', '7'), ('P_12_LEFT_CC', 'P_12_RIGHT_MLO'))
+    >>> alike_persons(["OAS1_0028_MR1", "OAS1_0028_MR2", "OAS1_0029_MR1"])
+    (('OAS1_0028_MR1', 'OAS1_0028_MR2'),)
     """
     return several((likeness_of_person(name), name) for name in ids)
 
@@ -111,10 +116,10 @@ def likeness(name: str) -> str:
 
 
 def likeness_of_person(name: str) -> str:
-    """Returns the key of `likeness` without words for a side or a view, where a number is left to tell persons apart.
+    """Returns the key of `likeness` without words for side, view or session, where a number tells persons apart.
 
     A public mammography set has `Mass-Training_P_00001_LEFT_CC` as PatientID: four patients are one woman.
     """
     plain = likeness(name)
-    kept = "-".join(word for word in plain.split("-") if word not in _SIDES | _VIEWS)
+    kept = "-".join(word for word in _SESSION.sub("", plain).split("-") if word not in _SIDES | _VIEWS)
     return kept if any(letter.isdigit() for letter in kept) else plain

@@ -10,29 +10,21 @@ folder names stand under every class, they are refused: they are parts, kinds or
 far more often than patients.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wardround.boundary.text import counted
 from wardround.errors import DataError
-from wardround.images.all_pictures import (
-    BESIDE,
-    IN_MASKS,
-    WORD_START,
-    is_of_masks,
-    masks_beside,
-    named_as,
-    plain,
-    unread_tables,
-)
+from wardround.images.all_pictures import BESIDE, IN_MASKS, unread_tables
 from wardround.images.class_names import missing_class, numbers_first
 from wardround.images.entries import OTHER_ENDINGS, Entry, Task, stem_of
 from wardround.images.findings import LeftOut, no_pictures, passed_over, shortened
 from wardround.images.identity import folded
+from wardround.images.layouts.folder_names import no_classes, no_patients, untrained_classes
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
+from wardround.images.mask_names import is_of_masks, masks_beside, named_as, plain
 from wardround.images.naming import TABLE
 from wardround.images.store import Store
 from wardround.images.table import METADATA, PARTS, files_in, part_of, read_metadata
@@ -46,15 +38,6 @@ _IMAGES = {"images", "image", "imgs", "img"}
 
 _MOST_OF_ONE_MASK = 8
 """The pictures that have one mask, at most: kinds of one scan."""
-
-_PICTURES_OF_A_KIND = 10
-"""Pictures in a folder of words, on average, from which on it is a kind of pictures and no patient."""
-
-_SHARD = r"images?|imgs?|pictures?|parts?|folds?|batch|shard|chunk|split|data|(?:data|sub)?set"
-_PERSON = r"p|pat|patients?|id|subj?|subjects?|persons?|participants?|cases?|study|series|visits?|ses|sessions?"
-_NUMBERED = re.compile(rf"(.*?{WORD_START}(?:pt|Pt|PT|(?i:{_SHARD}|{_PERSON})))[ _.-]*\d+")
-"""A numbered part of a set that was cut for its size, such as `images_001`, `HAM10000_images_part_1`, `fold_0`; or a
-patient or a visit, such as `patient00001`, `sub-01`, `study1`; not `pT1`, a stage of a tumour."""
 
 
 def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -93,7 +76,6 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     refusals = []
     depth, inside = _inside(store, paths.values(), options.listed)
     if inside is not None:
-        refusals.append(inside)
         paths = {file: path[depth:] if len(path) > 1 else path for file, path in paths.items()}
     tops = sorted({path[0] for path in paths.values() if len(path) > 1})
     parts = [top for top in tops if top.casefold() in PARTS]
@@ -117,10 +99,14 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     masks = in_masks if beside is not None else {}
     kept = [one for one in placed if one.file not in masks]
     listing, wrong = _listing(kept, options)
-    numbered = _numbered({one.name for one in kept if folded(one.name) not in listed})
-    refusals += [error for error in (beside, wrong, numbered) if error is not None]
+    strange = no_classes({one.name for one in kept if folded(one.name) not in listed})
+    inside = None if strange else inside
+    refusals += [error for error in (inside, beside, wrong, strange) if error is not None]
+    if not (refusals or listed):
+        untrained = untrained_classes(listing.entries, listing.class_names)
+        refusals += [untrained] if untrained else []
     if not (refusals or TABLE in store or isinstance(options.names, ByPattern | ByTable)):
-        of_patients = _wrong_patients(listing.entries, len(listing.class_names))
+        of_patients = no_patients(listing.entries, len(listing.class_names))
         refusals += [of_patients] if of_patients else []
     num_others = sum("/" in name for name in store.names()) - sum("/" in file for file in (*pictures, *unread))
     loose = passed_over(len(paths) - len(placed), "picture", rest=" in no folder of a class")
@@ -269,28 +255,6 @@ def _of_masks(images: set[str], masks: set[str]) -> DataError:
     )
 
 
-def _numbered(folders: set[str]) -> DataError | None:
-    """Returns the refusal of folders that are numbered parts of one set or patients, also beside other folders."""
-    found = _alike_but_for_numbers(folders)
-    if not found:
-        return None
-    return DataError(
-        f"folders must be classes, got numbered parts of one set, patients or visits: {shortened(found)}. Give the "
-        f"labels in a {METADATA} (file,label,patient_id) or a manifest.csv (image, patient, label); if the folders are "
-        "classes, name them in `[data] classes`.",
-        code="data-numbered-parts",
-    )
-
-
-def _alike_but_for_numbers(folders: Iterable[str]) -> list[str]:
-    """Returns the names that `_NUMBERED` finds and that differ from another one in the number alone, sorted."""
-    stems: dict[str, list[str]] = defaultdict(list)
-    for folder in sorted(folders):
-        if match := _NUMBERED.fullmatch(folder):
-            stems[match[1].casefold()].append(folder)
-    return [folder for found in stems.values() if len(found) > 1 for folder in found]
-
-
 def _not_read(placed: Sequence[_Placed]) -> tuple[str, ...]:
     """Returns the note that folders below the patients' have few names, which may be labels or kinds of pictures."""
     found = {(one.name, *one.below[:2]) for one in placed if len(one.below) > 1}
@@ -300,34 +264,6 @@ def _not_read(placed: Sequence[_Placed]) -> tuple[str, ...]:
     return (
         f"folders below the patients' are not read: {shortened(names)}; if they say the class or a kind of picture, "
         f"give a {METADATA} (file,label,patient_id)",
-    )
-
-
-def _wrong_patients(entries: Sequence[Entry], num_classes: int) -> DataError | None:
-    """Returns the refusal of folder names that are not patients': most stand under every class, or are words.
-
-    Words are names of persons where a folder has few pictures, and kinds of pictures where it has many.
-    """
-    classes: dict[str, set[int]] = defaultdict(set)
-    named = [(folded(entry.patient).casefold(), entry.label) for entry in entries if entry.patient is not None]
-    for patient, label in named:
-        classes[patient].add(label)
-    everywhere = {patient for patient, found in classes.items() if len(found) == num_classes}
-    parts = classes.keys() & PARTS.keys()
-    words = [name for name in classes if not any(letter.isdigit() for letter in name)]
-    if (num_classes > 1 and 2 * len(everywhere) > len(classes)) or parts:
-        wrong, why = sorted(everywhere | parts), "stand under every class or are those of parts"
-    elif 2 * len(words) > len(classes) and len(named) >= _PICTURES_OF_A_KIND * len(classes):
-        wrong, why = sorted(words), "are words over many pictures"
-    else:
-        return None
-    return DataError(
-        f"folders below a class must be patients, but {len(wrong)} of {len(classes)} folder names {why}: "
-        f"{shortened(wrong)}. If they are patients, set `[site] patients` to "
-        "{pattern = '^[^/]+/([^/]+)/'}; if numbers begin anew in each class, to {pattern = '^([^/]+/[^/]+)/'}; "
-        f"if they are parts or kinds, name the patients in a {TABLE} (picture, patient), or lay the pictures into the "
-        "classes' own folders.",
-        code="data-patient-in-every-class",
     )
 
 
