@@ -11,6 +11,7 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, DataError, ModelError, PrivacyError
 from wardround.models.network import Network
 from wardround.simulation import estimate as estimates
+from wardround.simulation.forecast import seconds
 from wardround.simulation.references import NUM_REPEATS
 from wardround.simulation.run import run_study
 from wardround.training.workbench import Workbench
@@ -140,7 +141,7 @@ def test_without_a_folder_the_schedule_is_that_of_the_classes_in_the_study(tiny_
 
 
 def test_comparisons_take_their_time_as_well(tiny_study, monkeypatch):
-    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
+    monkeypatch.setattr("wardround.simulation.estimate.probe", lambda *_: (1.0, 0))
     alone = estimate(tiny_study())
     five = estimate(tiny_study(federation={"compare": ["pooled", "alone", "no-privacy", "pooled-no-privacy"]}))
     assert five.seconds == pytest.approx(5 * alone.seconds)
@@ -149,7 +150,7 @@ def test_comparisons_take_their_time_as_well(tiny_study, monkeypatch):
 
 
 def test_local_steps_take_their_time_as_well(tiny_study, monkeypatch):
-    monkeypatch.setattr("wardround.simulation.estimate._local_probe", lambda *_: 1.0)
+    monkeypatch.setattr("wardround.simulation.estimate.local_probe", lambda *_: 1.0)
     nobody = {"privacy": {"trust": "nobody"}}
     one = estimate(tiny_study(**nobody, federation={"strategy": "fedavg", "local_steps": 1}))
     three = estimate(tiny_study(**nobody, federation={"strategy": "fedavg", "local_steps": 3}))
@@ -189,13 +190,13 @@ MASKED: dict[str, dict[str, object]] = {
 def test_masked_sums_take_the_time_of_what_a_hospital_does_and_references_that_of_common_batches(
     tiny_study, monkeypatch
 ):
-    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
+    monkeypatch.setattr("wardround.simulation.estimate.probe", lambda *_: (1.0, 0))
     simulated = estimate(tiny_study(federation={"compare": []})).seconds
-    monkeypatch.setattr("wardround.simulation.estimate._masked_probe", lambda *_: (10.0, 0.0))
+    monkeypatch.setattr("wardround.simulation.estimate.masked_probe", lambda *_: (10.0, 0.0))
     assert estimate(tiny_study(**MASKED)).seconds == pytest.approx(10 * simulated)
     beside = estimate(tiny_study(privacy=MASKED["privacy"], federation={"compare": ["pooled"]}))
     assert beside.seconds == pytest.approx(11 * simulated)
-    monkeypatch.setattr("wardround.simulation.estimate._masked_probe", lambda *_: (10.0, 7.0))
+    monkeypatch.setattr("wardround.simulation.estimate.masked_probe", lambda *_: (10.0, 7.0))
     study = tiny_study(**MASKED)
     added = estimate(study).seconds - 10 * simulated
     assert added == pytest.approx(7 * study.hospitals.count * study.rounds), (
@@ -227,4 +228,4 @@ def test_a_masked_head_is_timed_by_its_products(tiny_study, monkeypatch):
 def test_made_up_encodings_of_a_frozen_network_differ():
     """Pictures that are alike would have one slot, and take a batch each."""
     network = Network("frozen", nn.Linear(4, 3), nn.Linear(3, 2), encode_once=True)
-    assert len(torch.unique(estimates._inputs(network, torch.ones(5, 4)), dim=0)) == 5
+    assert len(torch.unique(seconds._inputs(network, torch.ones(5, 4)), dim=0)) == 5

@@ -1,5 +1,6 @@
 """The memory of a study, foreseen and measured."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -45,8 +46,7 @@ def watch():
         peak = max(peak, held())
         time.sleep(0.01)
 
-study, out = json.loads(sys.argv[1]), Path(sys.argv[2])
-small = study | {"study": {"name": "small"}, "model": {"name": "small_cnn"}}
+study, small, out = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
 run_study(parse_study(small), out / "small", Silent(), rehearsal=True)
 peak = before = held()
 threading.Thread(target=watch, daemon=True).start()
@@ -54,6 +54,7 @@ run_study(parse_study(study), out / "large", Silent(), rehearsal=True)
 print(json.dumps({"peak": peak - before, "foreseen": estimate(parse_study(study)).memory_bytes}))
 """
 MASKED = {"privacy": {"sum": "masked", "num_patients": 28}}
+CENTRED = {"privacy": {"sum": "masked"}, "federation": {"rounds": 4, "centre_rounds": 1}}
 LOCAL = {
     "federation": {"strategy": "fedavg", "local_steps": 2, "learning_rate": 0.1},
     "privacy": {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None},
@@ -85,9 +86,9 @@ def of_size(parameters, between):
 @pytest.fixture
 def untimed(monkeypatch):
     """Nothing is timed, and gradients of batches that are clipped in the open take a gigabyte where there are any."""
-    monkeypatch.setattr(estimates, "_probe", lambda *_: (1.0, GIGABYTE))
-    monkeypatch.setattr(estimates, "_masked_probe", lambda *_: (1.0, 1.0))
-    monkeypatch.setattr(estimates, "_local_probe", lambda *_: 1.0)
+    monkeypatch.setattr(estimates, "probe", lambda *_: (1.0, GIGABYTE))
+    monkeypatch.setattr(estimates, "masked_probe", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(estimates, "local_probe", lambda *_: 1.0)
 
 
 def foreseen(tiny_study, monkeypatch, sections, between, cores):
@@ -128,9 +129,7 @@ def test_copies_are_counted_and_not_made(tiny_study, monkeypatch, sections):
 def test_all_uploads_are_kept_and_one_hospital_has_sum_noise_and_row(tiny_study, monkeypatch):
     """Beside the network, its starting weights and the model."""
     monkeypatch.setattr(estimates, "build_network", of_size(100_000, nn.Tanh()))
-    monkeypatch.setattr(
-        estimates, "_bytes_of_steps", lambda *_: GIGABYTE
-    )  # fewer patients of each wait for others
+    monkeypatch.setattr(estimates, "bytes_of_steps", lambda *_: GIGABYTE)  # fewer patients of each wait for others
     kept = []
     for count in (3, 9):
         found = estimate(tiny_study(**MASKED, hospitals={"count": count}))
@@ -152,16 +151,32 @@ def test_references_clip_beside_copies_and_processes(tiny_study, monkeypatch, se
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("sections", "hospitals"), [(MASKED, 3), (LOCAL, CORES), (LOCAL_PRIVATE, 2)])
-def test_what_is_foreseen_is_within_a_factor_of_the_measured_peak(tiny, tmp_path, sections, hospitals):
-    """A run of ResNet-18, after one of a small network, whose libraries and pools are not counted."""
-    pytest.importorskip("monai")
-    data = {"image_size": 64, "phantom": {"patients": 40, "max_images": 1, "image_size": 64}}
+@pytest.mark.parametrize(
+    ("model", "patients", "sections", "hospitals"),
+    [
+        ("resnet18", 40, MASKED, 3),
+        ("resnet18", 40, LOCAL, CORES),
+        ("resnet18", 40, LOCAL_PRIVATE, 2),
+        ("features", 6000, CENTRED, 3),
+    ],
+)
+def test_what_is_foreseen_is_within_a_factor_of_the_measured_peak(
+    tiny, tmp_path, model, patients, sections, hospitals
+):
+    """A run of a large network or set, after a small one, whose libraries and pools are not counted."""
+    if model == "resnet18":
+        pytest.importorskip("monai")
+    data = {"image_size": 64, "phantom": {"patients": patients, "max_images": 1, "image_size": 64}}
     study = tiny(
-        study={"seed": None}, data=data, hospitals={"count": hospitals}, model={"name": "resnet18"},
+        study={"seed": None}, data=data, hospitals={"count": hospitals}, model={"name": model},
         performance={"threads": CORES},
         **{name: {"rounds": 1} | own if name == "federation" else own for name, own in sections.items()},
     )  # fmt: skip
-    run = [sys.executable, "-W", "ignore", "-c", MEASURE, json.dumps(study), str(tmp_path)]
+    small = copy.deepcopy(study)
+    if model == "features":
+        small["data"]["phantom"]["patients"] = 40
+    else:
+        small["model"]["name"] = "small_cnn"
+    run = [sys.executable, "-W", "ignore", "-c", MEASURE, json.dumps(study), json.dumps(small), str(tmp_path)]
     found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
     assert found["peak"] / FACTOR < found["foreseen"] < found["peak"] * FACTOR, found

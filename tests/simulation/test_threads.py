@@ -11,6 +11,7 @@ from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.per_patient.guards.company import _SEEN
 from wardround.simulation import estimate, run
+from wardround.simulation.forecast import seconds
 from wardround.training import threads
 from wardround.training.workbench import Workbench
 
@@ -82,7 +83,7 @@ def test_a_forecast_is_of_the_threads_that_the_run_takes(tiny_study, cores, monk
     sections, several = FORESEEN[name]
     whole = {"study": {"seed": None}, "performance": {"threads": None}, "federation": {"compare": []}}
     study = tiny_study(**whole | sections)
-    monkeypatch.setattr("wardround.simulation.estimate._at_work", lambda *_: 1)
+    monkeypatch.setattr("wardround.simulation.forecast.seconds.at_work_of", lambda *_: 1)
 
     def foreseen(taken):
         machine = Machine(monkeypatch, 2e-3, taken)
@@ -134,7 +135,7 @@ def test_the_step_that_is_timed_looks_at_no_patient_and_changes_no_weight(tiny_s
     pixels = materials.images.pixels.copy()
     before = materials.workbench.initial_weights.copy()
     monkeypatch.setattr(run, "faster", lambda step, cores: step() and cores)
-    timed, inner = [], estimate.made_up_bench
+    timed, inner = [], seconds.made_up_bench
 
     def made_up_bench(*arguments):
         timed.append(arguments[-1])

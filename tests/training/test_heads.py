@@ -93,11 +93,12 @@ def test_a_cohort_larger_than_one_product_is_summed_in_parts(monkeypatch):
 @pytest.mark.parametrize("exactly", [False, True])
 def test_batches_that_are_kept_change_no_bit(exactly, monkeypatch):
     """Everyone, some, and everyone again: with room for all batches, on one thread and on three, and with none."""
-    patients, rows = cohort([2, 1, 3, 2, 8, 1])
-    draws = [np.arange(6), np.array([0, 3, 5]), np.arange(6), np.arange(6)[::-1].copy(), np.arange(6)]
+    patients, rows = cohort([2, 1, 3, 2, 8, 1] * 20)
+    everyone = np.arange(120)
+    draws = [everyone, np.array([0, 3, 5, *range(20, 90)]), everyone, everyone[::-1].copy(), everyone]
     found = []
     for room, threads in ((1 << 28, 1), (1 << 28, 3), (0, 3)):
-        monkeypatch.setattr("wardround.training.pairs._MOST_KEPT", room)
+        monkeypatch.setattr("wardround.training.pairs.MOST_KEPT", room)
         for module in ("heads", "exact_head"):
             monkeypatch.setattr(f"wardround.training.{module}._AT_ONCE", 3)
         with using_threads(threads):

@@ -40,9 +40,9 @@ from wardround.report.numbers import headline_of
 from wardround.simulation.accounts import Accounts, admitted, begun, resumed
 from wardround.simulation.availability import check_availability
 from wardround.simulation.called import OWN_PAGE, show_mistakes
-from wardround.simulation.estimate import made_up_bench
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import answers_as_one, federate
+from wardround.simulation.forecast.seconds import made_up_bench
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.own_key import check_contains, own_key, own_pin

@@ -92,13 +92,13 @@ def centred(inputs: Tensor, centre: Vector) -> Tensor:
     """Returns rows (picture, feature) less the centre, float32; no bit of a row depends on another."""
     rows = inputs.flatten(1)
     mean, scale = _moved(centre, rows.shape[1])
-    parts = []
+    found = torch.empty(rows.shape)
     for start in range(0, len(rows), _AT_ONCE):
         own = rows[start : start + _AT_ONCE].numpy().astype(np.float64)
         moved = scale * (own - mean * (own[:, -1:] / CONSTANT))
         moved[:, -1] = own[:, -1]
-        parts.append(torch.from_numpy(moved.astype(np.float32)))
-    return torch.cat(parts) if parts else rows
+        found[start : start + _AT_ONCE] = torch.from_numpy(moved)
+    return found
 
 
 def folded(weights: Vector, centre: Vector, features: int) -> Vector:

@@ -27,6 +27,7 @@ Accuracy and Stability of Numerical Algorithms, section 3.1) is added before |v|
 """
 
 import math
+import threading
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -115,8 +116,7 @@ class ExactHead:
         self._residuals = _residuals_of_grades if is_ordinal else _residuals
         row_bytes = 8 * (self._rows.shape[1] + has_bias)
         self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, row_bytes, threads)
-        self._memory: list[Tensor] = []
-        self._given = torch.empty(_AT_ONCE, self._rows.shape[1])
+        self._memory = threading.local()
         count = len(self._rows)
         self._powers, self._is_fit = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool)
         self._squares = np.zeros(count)
@@ -210,12 +210,15 @@ class ExactHead:
     def _whole(self, rows: Rows, part: int = 0) -> Tensor:
         """Returns X of some pictures, (picture, feature), float64; zeros where the row cannot be summed.
 
-        It lies in memory that the next call for the same part of a batch writes over.
+        It lies in memory that the thread's next call for the same part of a batch writes over.
         """
-        while len(self._memory) <= part:
-            self._memory.append(torch.empty(_AT_ONCE, self._rows.shape[1] + self._has_bias, dtype=torch.float64))
-        whole, is_fit = self._memory[part][: len(rows)], torch.from_numpy(self._is_fit[rows])
-        given = self._given[: len(rows)]
+        if not hasattr(self._memory, "parts"):
+            self._memory.parts, self._memory.given = list[Tensor](), torch.empty(_AT_ONCE, self._rows.shape[1])
+        parts, given = self._memory.parts, self._memory.given[: len(rows)]
+        while len(parts) <= part:
+            parts.append(torch.empty(_AT_ONCE, self._rows.shape[1] + self._has_bias, dtype=torch.float64))
+        whole: Tensor = parts[part][: len(rows)]
+        is_fit = torch.from_numpy(self._is_fit[rows])
         torch.index_select(self._rows, 0, torch.from_numpy(rows), out=given)
         whole[:, : given.shape[1]] = given
         if self._has_bias:

@@ -14,6 +14,7 @@ patient's gradient is formed in float64, and the vector that is measured is the 
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -85,7 +86,7 @@ class HeadSums:
     ) -> None:
         self._shape, self._has_bias, self._is_ordinal = layer.weight.shape, layer.bias is not None, is_ordinal
         self._rows, self._squares = rows, squares
-        self._memory = torch.empty(_AT_ONCE, rows.shape[1])
+        self._memory = threading.local()
         self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, 4 * rows.shape[1], threads)
 
     @classmethod
@@ -102,9 +103,9 @@ class HeadSums:
         if layer.weight.dtype != torch.float32 or layer.weight.device.type != "cpu":
             return None
         rows = inputs.flatten(1)
-        starts = range(0, len(rows), _AT_ONCE)
-        parts = [(rows[start : start + _AT_ONCE].to(torch.float64) ** 2).sum(1) for start in starts]
-        squares = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        squares = torch.empty(len(rows), dtype=torch.float64)
+        for start in range(0, len(rows), _AT_ONCE):  # results between large blocks would hold on to these
+            squares[start : start + _AT_ONCE] = rows[start : start + _AT_ONCE].to(torch.float64).square_().sum(1)
         is_fit = squares <= _MOST_SQUARE
         if not is_fit.all():
             rows, squares = torch.where(is_fit[:, None], rows, 0.0), torch.where(is_fit, squares, torch.nan)
@@ -178,9 +179,12 @@ class HeadSums:
         return found or [ClippedSum(torch.zeros(table.shape[1]), clipping_norm, 0) for _ in table]
 
     def _batch(self, part: Part) -> _Batch:
-        """Returns a batch whose rows the next one writes over: new memory would take longer than a product."""
-        places = torch.from_numpy(part.rows)
-        out = self._memory[: len(places)] if len(places) <= _AT_ONCE else None
+        """Returns a batch whose rows the thread's next one writes over: new memory would take longer than a product."""
+        places, out = torch.from_numpy(part.rows), None
+        if len(places) <= _AT_ONCE:
+            if not hasattr(self._memory, "rows"):
+                self._memory.rows = torch.empty(_AT_ONCE, self._rows.shape[1])
+            out = self._memory.rows[: len(places)]
         constant = 1.0 if self._has_bias else 0.0
         labels, asked = torch.from_numpy(part.labels), None
         if self._is_ordinal:

@@ -3,7 +3,7 @@
 Products are computed once for all rounds. Where every patient takes part, so are the batches.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +20,7 @@ from wardround.training.patients import Rows, TrainingPatients
 
 Float64 = npt.NDArray[np.float64]
 
-_MOST_KEPT = 1 << 28
+MOST_KEPT = 1 << 28
 """Bytes of rows in batches that are kept, at most."""
 
 Batch = TypeVar("Batch")
@@ -103,10 +103,10 @@ class Batches(Generic[Batch]):
     Args:
         products: inner product of two rows of the picture cache each, (pair,), from the two positions, (pair,).
         at_once: pictures in a batch, at most, unless one patient has more; and pairs that `products` is asked for.
-        batch_of: makes a batch, whose memory the next one may write over.
+        batch_of: makes a batch, whose memory the next one in the same thread may write over.
         own: copies such memory.
         row_bytes: of a picture in a batch.
-        threads: that take kept batches side by side.
+        threads: that take batches side by side.
     """
 
     def __init__(
@@ -121,30 +121,25 @@ class Batches(Generic[Batch]):
         self._known: dict[int, _Group[Batch]] = {}
         self._pool = _pool(threads) if threads > 1 else None
         self._products, self._at_once, self._batch_of, self._own = products, at_once, batch_of, own
-        self._row_bytes, self._room = row_bytes, _MOST_KEPT
+        self._row_bytes, self._room = row_bytes, MOST_KEPT
 
     def each(
         self, work: Callable[[Batch], Result], patients: TrainingPatients, chosen: Indices
     ) -> Iterator[Result]:
-        """Yields a result of each batch, in order; no bit of it depends on the number of threads.
+        """Yields a result of each batch of some of a hospital's patients, each chosen once, in this order.
 
-        Only while torch gives a kernel one thread: two that were split would wait for each other.
+        No bit depends on the number of threads. There are several only while torch gives a kernel one: two kernels that
+        were split would wait for each other.
         """
-        batches = self.of(patients, chosen)
-        if self._pool is None or not isinstance(batches, list) or torch.get_num_threads() > 1:
-            return map(work, batches)
-        return self._pool.map(work, batches)
-
-    def of(self, patients: TrainingPatients, chosen: Indices) -> Iterable[Batch]:
-        """Returns the batches of some of a hospital's patients, each chosen once, in this order."""
         group = self._known.get(id(patients))
         if group is None:
             group = self._known[id(patients)] = _Group(patients, self._products, self._at_once)
-        batches = map(self._batch_of, group.parts(chosen))
-        if not np.array_equal(chosen, np.arange(len(patients))):
-            return batches
+        is_everyone = np.array_equal(chosen, np.arange(len(patients)))
         size = len(patients.rows) * self._row_bytes
-        if group.everyone is None and size <= self._room:
+        if is_everyone and group.everyone is None and size <= self._room:
             self._room -= size
-            group.everyone = [self._own(batch) for batch in batches]
-        return batches if group.everyone is None else group.everyone
+            group.everyone = [self._own(self._batch_of(part)) for part in group.parts(chosen)]
+        each = map if self._pool is None or torch.get_num_threads() > 1 else self._pool.map
+        if is_everyone and group.everyone is not None:
+            return each(work, group.everyone)
+        return each(lambda part: work(self._batch_of(part)), group.parts(chosen))

@@ -63,7 +63,8 @@ def mean_rows(workbench: Workbench, parameters: int, sample: Sample, clipping_no
         own = slice(start, start + _AT_ONCE)
         cut = cut_rows(workbench.inputs_of(drawn.rows[own]))
         np.add.at(found[:, : cut.shape[1]], drawn.patient.numpy()[own], cut)
-    return np.asarray(found * (row_unit(clipping_norm) / np.maximum(1, counts))[:, None])
+    found *= (row_unit(clipping_norm) / np.maximum(1, counts))[:, None]
+    return found
 
 
 def scores_of(logits: Rows64) -> Rows64:

@@ -134,6 +134,7 @@ class Workbench:
         if centre is None:
             return self
         if self._centred is None or not np.array_equal(self._centred[0], centre):
+            self._centred = None  # its rows go before others are made
             inputs = centred_inputs(self.network, self._inputs, centre)
             # Evaluations load weights into the trained part; a session of ONNX Runtime before it cannot be copied.
             network = replace(self.network, trained=copy.deepcopy(self.network.trained))
