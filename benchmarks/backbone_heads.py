@@ -25,6 +25,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.public_moments import activations
 from wardround.images.load import load_images
 from wardround.images.patients import ImageSet, Patient
+from wardround.images.rows.recipe import PictureRecipe
 from wardround.models.backbones.names import BACKBONES, Backbone, MomentsName
 from wardround.models.backbones.rows import row_of
 
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    images = load_images("chest_xray", options.data, cache_dir=options.cache, image_size=224)
+    images = load_images("chest_xray", options.data, cache_dir=options.cache, recipes=[PictureRecipe(224, 1)])
     some = (torch.from_numpy(np.array(images.pixels[i : i + 1])) for i in range(len(images.pixels)))
     raw = activations(track(some, "encoding", total=len(images.pixels)))
     print(

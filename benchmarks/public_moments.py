@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.public_pictures import films, pictures
 from wardround.images.load import load_images
+from wardround.images.rows.recipe import PictureRecipe
 from wardround.models.backbones.efficientnet_lite import SIZES
 from wardround.models.backbones.rows import MOMENTS, values_of
 from wardround.models.backbones.source import efficientnet_lite0
@@ -59,7 +60,7 @@ def generated() -> Found:
 
 
 def radiographs(root: Path, cache: Path) -> Found:
-    pixels = load_images("chest_xray", root, cache_dir=cache, image_size=224).pixels
+    pixels = load_images("chest_xray", root, cache_dir=cache, recipes=[PictureRecipe(224, 1)]).pixels
     shown = (torch.from_numpy(np.array(pixels[row : row + 1])) for row in range(len(pixels)))
     return moments("chest-xray", activations(track(shown, "chest X-rays", total=len(pixels))))
 

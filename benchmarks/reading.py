@@ -28,12 +28,14 @@ from PIL import Image
 from tests.images.dicom.write import write_picture
 
 from wardround.images.listing import ReaderOptions
-from wardround.images.load import Volumes, load_images
+from wardround.images.load import load_images
 from wardround.images.patients import ImageSet
+from wardround.images.rows.recipe import PictureRecipe, Recipe, VolumeRecipe
 
 RESULT = Path(__file__).parent / "results" / "reading.json"
 THREADS = min(8, os.cpu_count() or 1)
 PICTURES = 1000
+RECIPE = PictureRecipe(64, 1)
 
 
 def decode_picture(path: Path) -> int:
@@ -131,7 +133,7 @@ def main() -> None:
         source = options.data / "Task04_Hippocampus"
         if source.is_dir():
             files = [*sorted(source.glob("imagesTr/h*.nii.gz")), *sorted(source.glob("labelsTr/h*.nii.gz"))]
-            load = partial(_load, "decathlon", source, volumes=Volumes((40, 56, 40)))
+            load = partial(_load, "decathlon", source, recipe=VolumeRecipe((40, 56, 40)))
             table["260 MRI volumes with masks, NIfTI"] = measured(load, decode_volume, files, options.repeats)
     machine = {"system": platform.platform(), "cores": os.cpu_count(), "threads": THREADS}
     RESULT.write_text(json.dumps({"machine": machine, "repeats": options.repeats, "sets": table}, indent=2) + "\n")
@@ -141,9 +143,9 @@ def main() -> None:
               f"{row['decoder_alone_s']:.2f} s, ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f})")  # fmt: skip
 
 
-def _load(layout: str, root: Path, cache: Path, volumes: Volumes | None = None) -> ImageSet:
+def _load(layout: str, root: Path, cache: Path, recipe: Recipe = RECIPE) -> ImageSet:
     options = ReaderOptions(cache / "pseudonyms.key", reviewed=True)  # a site's own: another key orders files anew
-    return load_images(layout, root, cache_dir=cache, volumes=volumes, options=options)
+    return load_images(layout, root, cache_dir=cache, recipes=[recipe], options=options)
 
 
 if __name__ == "__main__":

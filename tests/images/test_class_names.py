@@ -11,6 +11,7 @@ from wardround.images.entries import Target
 from wardround.images.listing import Classes, ReaderOptions
 from wardround.images.load import list_entries, load_images
 from wardround.images.quality.inspection import inspect
+from wardround.images.rows.recipe import PictureRecipe
 from wardround.images.store import open_store
 
 
@@ -77,7 +78,7 @@ def test_what_holds_no_label():
 
 def test_names_that_look_alike_are_found_and_counted(tmp_path):
     root = set_of(tmp_path / "data", ["Normal", "normal", "1", "1.0", "NORMAL", "x"])
-    images = load_images("manifest", root, cache_dir=tmp_path / "cache", image_size=16)
+    images = load_images("manifest", root, cache_dir=tmp_path / "cache", recipes=[PictureRecipe(16, 1)])
     assert images.findings.classes_alike == (("1", "1.0"), ("NORMAL", "Normal", "normal"))
     assert images.findings.summary()["classes_alike"] == 2
     assert "NORMAL = Normal = normal" in " ".join(list_entries("manifest", open_store(root), None).noticed())
@@ -90,8 +91,8 @@ def test_a_class_without_a_picture_is_named_with_the_cause_and_keeps_its_number(
 
     def load(**options):
         return load_images(
-            "manifest", root, cache_dir=tmp_path / "cache", image_size=16, task="grading", skip_unreadable=True,
-            options=ReaderOptions(**options),
+            "manifest", root, cache_dir=tmp_path / "cache", recipes=[PictureRecipe(16, 1)], task="grading",
+            skip_unreadable=True, options=ReaderOptions(**options),
         )  # fmt: skip
 
     with raises_code(DataError, "data-empty-class") as caught:
@@ -111,11 +112,12 @@ def test_a_patient_at_two_sites_is_asked_about(tmp_path):
     root = set_of(tmp_path / "data", ["x,north", "y,south", "x,north"], "image,patient,label,site")
     table = (root / "manifest.csv").read_text().replace(",p1,", ",p0,")
     (root / "manifest.csv").write_text(table)
-    images = load_images("manifest", root, cache_dir=tmp_path / "cache", image_size=16)
+    images = load_images("manifest", root, cache_dir=tmp_path / "cache", recipes=[PictureRecipe(16, 1)])
     assert images.findings.two_sites == ("p0",)
     assert {notice.code: notice for notice in inspect(images).notices}["two_sites"].names == ("p0",)
     (root / "manifest.csv").write_text(table.replace("south", "north"))
-    assert load_images("manifest", root, cache_dir=tmp_path / "cache", image_size=16).findings.two_sites == ()
+    images = load_images("manifest", root, cache_dir=tmp_path / "cache", recipes=[PictureRecipe(16, 1)])
+    assert images.findings.two_sites == ()
 
 
 AGES = [str(20 + n) for n in range(41)]

@@ -18,6 +18,8 @@ from wardround.images.listing import NO_OPTIONS
 from wardround.images.load import list_entries, load_images
 from wardround.images.quality.inspection import inspect
 from wardround.images.rows import pixels
+from wardround.images.rows.fit import Fit
+from wardround.images.rows.recipe import PictureRecipe
 from wardround.images.store import Store, open_store
 from wardround.images.table import read_metadata
 
@@ -49,9 +51,9 @@ def decodings(monkeypatch):
     return count
 
 
-def load(root, **options):
-    options = {"image_size": 4, "cache_dir": root.parent / "cache"} | options
-    return load_images("folder", root, **options)
+def load(root, image_size=4, channels=1, fit=Fit.CROP, **options):
+    recipe = PictureRecipe(image_size, channels, fit)
+    return load_images("folder", root, cache_dir=root.parent / "cache", recipes=[recipe], **options)
 
 
 def test_rows_point_at_the_pictures_of_their_files(root):
@@ -177,7 +179,7 @@ def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
     options = PhantomOptions(patients=8, image_size=32, sites=2)
 
     def generated():
-        return load_images("phantom", None, image_size=16, cache_dir=tmp_path, phantom=options)
+        return load_images("phantom", None, recipes=[PictureRecipe(16, 1)], cache_dir=tmp_path, phantom=options)
 
     first = generated()
     monkeypatch.setattr(pixels, "draw_phantom", None)
@@ -203,7 +205,7 @@ class TestRealChestXrays:
 
     @pytest.mark.thorough
     def test_counts_are_the_known_ones_and_a_second_load_decodes_nothing(self, tmp_path, decodings):
-        image_set = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path)
+        image_set = load_images("chest_xray", CHEST, recipes=[PictureRecipe(16, 1)], cache_dir=tmp_path)
         assert decodings == [5840]
         # Of 32 copies one lies under two names, and joins nobody; the others are dropped.
         assert sum(len(patient.images) for patient in image_set.patients) == 5840 - 31
@@ -214,7 +216,9 @@ class TestRealChestXrays:
         rows = read_metadata(open_store(CHEST), ("file", "dup_group"), NO_OPTIONS).rows.values()
         groups = {row.values["dup_group"] for row in rows}
         assert len({image.digest for patient in image_set.patients for image in patient.images}) == len(groups)
-        subtypes = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path, task="subtype")
+        subtypes = load_images(
+            "chest_xray", CHEST, recipes=[PictureRecipe(16, 1)], cache_dir=tmp_path, task="subtype"
+        )
         labels = [label for patient in subtypes.patients for label in patient.labels]
         assert [labels.count(label) for label in range(3)] == [1572, 2752, 1485], "31 copies less"
         assert decodings == [5840]
@@ -222,7 +226,7 @@ class TestRealChestXrays:
 
 def test_pictures_that_are_mostly_cut_off_are_a_finding(root):
     Image.new("L", (30, 8), 90).save(root / "ill/p3/c.png")
-    for fit, count in (("crop", 1), ("pad", 0)):
+    for fit, count in ((Fit.CROP, 1), (Fit.PAD, 0)):
         image_set = load(root, fit=fit)
         assert image_set.findings.summary()["cut_off"] == count
         notices = {notice.code: notice for notice in inspect(image_set).notices}

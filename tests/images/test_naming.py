@@ -16,6 +16,7 @@ from wardround.images.listing import ByPattern, ByTable, Classes, Listing, OnePe
 from wardround.images.load import list_entries, load_images, open_layout
 from wardround.images.naming import TABLE, with_persons
 from wardround.images.quality.inspection import inspect
+from wardround.images.rows.recipe import PictureRecipe
 from wardround.images.store import open_store
 from wardround.types import Persons
 
@@ -340,7 +341,7 @@ def test_minus_one_is_no_patient_and_a_class_only_where_it_is_not_listed(tmp_pat
 def test_spellings_of_one_class_are_folded_or_found(tmp_path):
     rows = ["p0,Normal", "p1,normal", "p2,Normal\u200b", "p3,1", "p4,1.0"]
     table_of(tmp_path, "image,patient,label", *rows)
-    images = load_images("manifest", tmp_path, cache_dir=tmp_path / "cache", image_size=16)
+    images = load_images("manifest", tmp_path, cache_dir=tmp_path / "cache", recipes=[PictureRecipe(16, 1)])
     assert images.class_names == ("1", "1.0", "Normal", "normal")
     found = {notice.code: notice for notice in inspect(images).notices}
     assert found["classes_alike"].names == ("1 = 1.0", "Normal = normal")
@@ -349,7 +350,7 @@ def test_spellings_of_one_class_are_folded_or_found(tmp_path):
 def test_spellings_of_one_person_are_folded_or_found(tmp_path):
     rows = ["7,x", "7.0,y", "007,x", " 8 ,y", "8\ufeff,x", "Jose\u0301,x", "Jos\u00e9,y"]
     table_of(tmp_path, "image,patient,label", *rows)
-    images = load_images("manifest", tmp_path, cache_dir=tmp_path / "cache", image_size=16)
+    images = load_images("manifest", tmp_path, cache_dir=tmp_path / "cache", recipes=[PictureRecipe(16, 1)])
     assert [patient.id for patient in images.patients] == ["007", "7", "7.0", "8", "Jos\u00e9"]
     assert images.findings.summary()["like_another"] == 1
     found = {notice.code: notice for notice in inspect(images).notices}
@@ -374,6 +375,6 @@ def test_ids_in_headers_are_folded_and_look_alikes_found(tmp_path):
 
 def test_the_proposal_is_in_the_inspection(tmp_path):
     folder(tmp_path / "data")
-    images = load_images("folder", tmp_path / "data", cache_dir=tmp_path / "cache", image_size=16)
+    images = load_images("folder", tmp_path / "data", cache_dir=tmp_path / "cache", recipes=[PictureRecipe(16, 1)])
     [notice] = [notice for notice in inspect(images).notices if notice.code == "unnamed"]
     assert r"as `[site] patients`, {pattern = '^(\D*\d[^\W_]*)[\W_]'} gives 3, such as " in notice.advice

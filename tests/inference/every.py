@@ -11,8 +11,9 @@ from tests.images.nifti_files import nifti_bytes
 from tests.inference.saved import drawn, evaluated, picture_input, save, volume_input
 from torch import nn
 
-from wardround.images.load import Volumes, load_images
-from wardround.images.rows.recipe import View
+from wardround.images.load import load_images
+from wardround.images.rows.fit import Fit
+from wardround.images.rows.recipe import PictureRecipe, View, VolumeRecipe
 from wardround.inference.model import Model, load
 from wardround.models.backbones.names import SIDE, Backbone, OwnEncoder
 from wardround.models.card import OwnEncoderCard, PictureInput, VolumeInput
@@ -132,16 +133,14 @@ def made(case: Case, place: Path, cache: Path) -> Made:
     (root / "manifest.csv").write_text("\n".join(["image,patient,label,mask", *lines]) + "\n")
     table = [f"{number},{name}" for number, name in enumerate(classes)]
     (root / "classes.csv").write_text("\n".join(["index,name", *table]) + "\n")
-    shape: dict[str, Any]
+    by: PictureRecipe | VolumeRecipe
     if isinstance(recipe, VolumeInput):
-        shape = {"volumes": Volumes(recipe.volume_size, recipe.spacing, recipe.window, View(recipe.view))}
+        by = VolumeRecipe(recipe.volume_size, 1, recipe.spacing, recipe.window, View(recipe.view))
     else:
-        shape = {
-            "image_size": recipe.image_size, "channels": 1 if recipe.colour == "grey" else 3, "fit": recipe.fit,
-            "circle": recipe.circle_crop, "bits": recipe.bits,
-        }  # fmt: skip
+        channels = 1 if recipe.colour == "grey" else 3
+        by = PictureRecipe(recipe.image_size, channels, Fit(recipe.fit), recipe.circle_crop, recipe.bits)
     task = "segmentation" if has_masks else "classification"
-    images = load_images("manifest", root, cache_dir=cache, task=task, **shape)
+    images = load_images("manifest", root, cache_dir=cache, task=task, recipes=[by])
     options = dict(case.options)
     networks = [drawn(case.network, recipe, case.classes, seed=n + 1, **options) for n in range(case.members)]
     for network in networks if case.network in LAST_LAYER else ():

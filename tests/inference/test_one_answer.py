@@ -21,7 +21,8 @@ from tests.inference.saved import drawn, evaluated, picture_input, save, volume_
 from tests.simulation.layouts import LAYOUTS, Person, write
 
 from wardround.errors import ModelError
-from wardround.images.load import Volumes, load_images
+from wardround.images.load import load_images
+from wardround.images.rows.recipe import PictureRecipe, VolumeRecipe
 from wardround.inference.answers import Classified, Segmented
 from wardround.inference.export import onnx
 from wardround.inference.export.bundle import Reading, listed
@@ -45,10 +46,10 @@ def test_every_layouts_pictures_are_read_as_training_reads_them(layout, colour, 
     """The rows of all pictures, bit for bit, and their probabilities."""
     root, data = tmp_path / "data", LAYOUTS[layout].data
     write(layout, root, PEOPLE)
-    volumes = Volumes((8, 8, 8), (1.0, 1.0, 1.0)) if "volume_size" in data else None
+    volumes = VolumeRecipe((8, 8, 8), 1, (1.0, 1.0, 1.0)) if "volume_size" in data else None
     channels = 1 if colour == "grey" or volumes else 3
     images = load_images(
-        layout, root, cache_dir=cache, image_size=32, channels=channels, volumes=volumes,
+        layout, root, cache_dir=cache, recipes=[volumes or PictureRecipe(32, channels)],
         task=str(data["task"]) if "task" in data else None,
     )  # fmt: skip
     recipe = (
@@ -209,7 +210,9 @@ def test_real_xrays_agree(tmp_path, cache):
     recipe = picture_input(image_size=64)
     network = drawn("features", recipe, 2)
     model = load(save(tmp_path / "run", network, recipe))
-    images = load_images("chest_xray", DATA / "chest_xray", cache_dir=cache, image_size=64, task="binary")
+    images = load_images(
+        "chest_xray", DATA / "chest_xray", cache_dir=cache, recipes=[PictureRecipe(64, 1)], task="binary"
+    )
     rows = {image.file: image.row for patient in images.patients for image in patient.images}
     found = {one.name: one for one in model.read([DATA / "chest_xray" / "test"]) if isinstance(one, Ready)}
     assert len(found) == 624

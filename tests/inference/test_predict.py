@@ -17,8 +17,8 @@ from tests.inference.saved import drawn, evaluated, picture_input, save, volume_
 
 from wardround.agreed.model_card import _recipe
 from wardround.errors import ModelError
-from wardround.images.load import Volumes, load_images
-from wardround.images.rows.recipe import View
+from wardround.images.load import load_images
+from wardround.images.rows.recipe import PictureRecipe, View, VolumeRecipe
 from wardround.inference.answers import Classified, Segmented, Unanswered
 from wardround.inference.model import load
 from wardround.inference.reading import recipe_of
@@ -63,7 +63,7 @@ QUICK = ["features", "small_cnn", "linear"]
 def test_files_get_the_answers_of_trainings_evaluation(name, tmp_path, cache):
     root = tmp_path / "pictures"
     write_all_formats(root)
-    images = load_images("folder", root, cache_dir=cache, image_size=32)
+    images = load_images("folder", root, cache_dir=cache, recipes=[PictureRecipe(32, 1)])
     recipe = picture_input()
     network = drawn(name, recipe, 2)
     expected = dict(zip(files_of(images), evaluated(images, network)[rows_of(images)], strict=True))
@@ -134,7 +134,7 @@ def test_volumes_get_the_masks_of_trainings_evaluation(view, spacing, tmp_path, 
         "decathlon",
         root,
         cache_dir=cache,
-        volumes=Volumes((16, 12, 16), spacing, None, View(view)),
+        recipes=[VolumeRecipe((16, 12, 16), 1, spacing, None, View(view))],
         task="segmentation",
     )
     recipe = volume_input(volume_size=(16, 12, 16), spacing=spacing, view=view)
@@ -159,7 +159,7 @@ def test_dicom_gets_the_answers_of_trainings_evaluation(tmp_path, cache):
     for number in range(3):
         write_picture(scene(number)[None], root / f"{number}.dcm", patient_id=f"p{number}")
     (root / "labels.csv").write_text("label,patient_id\na,p0\nb,p1\nb,p2\n")
-    images = load_images("dicom", root, cache_dir=cache, image_size=32)
+    images = load_images("dicom", root, cache_dir=cache, recipes=[PictureRecipe(32, 1)])
     recipe = picture_input()
     network = drawn("features", recipe, 2)
     expected = evaluated(images, network)[rows_of(images)]
@@ -319,7 +319,6 @@ def test_a_card_of_another_recipe_and_a_folder_without_one_are_refused(tmp_path)
 def test_the_card_says_the_recipe_that_training_uses(data, tiny_study, tmp_path):
     """Every field of the recipe survives: the keys under which rows are kept are those of training's own recipe."""
     from wardround.images.rows.fit import Fit
-    from wardround.images.rows.recipe import PictureRecipe, VolumeRecipe
 
     network = {"name": "unet"} if "volume_size" in data else {}
     study = tiny_study(data={"layout": "folder", "phantom": None} | data, model=network or {"name": "linear"})

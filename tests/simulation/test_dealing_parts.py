@@ -11,6 +11,7 @@ from wardround.agreed.plans import division_of
 from wardround.errors import DataError
 from wardround.images.load import load_images
 from wardround.images.patients import Patient
+from wardround.images.rows.recipe import PictureRecipe
 from wardround.simulation.dealing import Scheme, Split, check_disjoint
 from wardround.types import HospitalName
 
@@ -67,7 +68,7 @@ def test_a_person_on_both_sides_is_an_error_unless_the_split_says_it_leaks():
 @pytest.mark.real_data
 @pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
 def test_the_published_chest_xray_split_leaks_264_people_and_a_new_one_none(tmp_path):
-    everyone = load_images("chest_xray", CHEST, image_size=8, cache_dir=tmp_path)
+    everyone = load_images("chest_xray", CHEST, recipes=[PictureRecipe(8, 1)], cache_dir=tmp_path)
     published = split(everyone, test="published")
     assert published.leaking
     assert "264 patients are in both" in published.note

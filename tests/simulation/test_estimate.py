@@ -73,6 +73,7 @@ def test_without_a_folder_the_promise_is_foreseen_and_nothing_else(tiny_study):
         ({"hospitals": {"names": ["a" * 101, "b", "c"]}, "privacy": {"sum": "masked"}}, "data-hospital-names"),
         ({"data": {"task": "classification"}}, "data-task"),
         ({"data": {"volume_size": [8, 8, 8]}}, "data-volume-size"),
+        ({"data": {"volume_size": [1024, 1024, 1024]}}, "data"),
     ],
 )
 def test_what_a_run_refuses_of_listed_patients_and_the_network_is_refused_beforehand(

@@ -16,8 +16,9 @@ from wardround.coordinator.observer import Silent
 from wardround.coordinator.rounds import Position
 from wardround.errors import ModelError
 from wardround.images.layouts.phantom import PhantomOptions
-from wardround.images.load import Volumes, load_images
-from wardround.images.rows.recipe import View
+from wardround.images.load import load_images
+from wardround.images.rows.fit import Fit
+from wardround.images.rows.recipe import PictureRecipe, View, VolumeRecipe
 from wardround.models.backbones.names import PACKAGE
 from wardround.models.card import ModelCard, PictureInput, read_card
 from wardround.models.load import load
@@ -60,11 +61,11 @@ def pictures_by(recipe, study, cache):
     if isinstance(recipe, PictureInput):
         options = PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else None
         return load_images(
-            site.layout, site.path, image_size=recipe.image_size, channels=recipe.shape[0], fit=recipe.fit,
-            circle=recipe.circle_crop, phantom=options, **where,
+            site.layout, site.path, phantom=options, **where,
+            recipes=[PictureRecipe(recipe.image_size, recipe.shape[0], Fit(recipe.fit), recipe.circle_crop)],
         )  # fmt: skip
-    volumes = Volumes(recipe.volume_size, recipe.spacing, recipe.window, View(recipe.view))
-    return load_images(site.layout, site.path, volumes=volumes, **where)
+    rows = VolumeRecipe(recipe.volume_size, 1, recipe.spacing, recipe.window, View(recipe.view))
+    return load_images(site.layout, site.path, recipes=[rows], **where)
 
 
 def same_as_the_run(folder, tmp_path):

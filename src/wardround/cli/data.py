@@ -54,11 +54,12 @@ def data_check(
     from wardround.errors import as_one
     from wardround.images.layouts.guess import guess_layout
     from wardround.images.listing import Classes, ReaderOptions
-    from wardround.images.load import Volumes, load_images, open_layout
+    from wardround.images.load import load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
     from wardround.images.quality.measure import without_colour
+    from wardround.images.rows.recipe import PictureRecipe, VolumeRecipe
 
     options = ReaderOptions(
         labels=labels,
@@ -73,8 +74,8 @@ def data_check(
     with TemporaryDirectory() as cache, Terminal(console()) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
-            layout, path, cache_dir=Path(cache), image_size=64, channels=3, task=task, skip_unreadable=True, bits=bits,
-            volumes=Volumes(volume_size), options=options, progress=terminal.progress,
+            layout, path, cache_dir=Path(cache), task=task, skip_unreadable=True, options=options,
+            recipes=[PictureRecipe(64, 3, bits=bits), VolumeRecipe(volume_size)], progress=terminal.progress,
         )  # fmt: skip
         images = without_colour(images)
         terminal.stage("looking at every picture")

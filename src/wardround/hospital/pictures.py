@@ -20,9 +20,10 @@ from wardround.images.listing import (
     PersonNames,
     ReaderOptions,
 )
-from wardround.images.load import Volumes, check_size, list_entries, list_generated, load_images, open_layout
+from wardround.images.load import fitting_recipe, list_entries, list_generated, load_images, open_layout
 from wardround.images.patients import ImageSet
-from wardround.images.rows.recipe import View
+from wardround.images.rows.fit import Fit
+from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeRecipe
 from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
@@ -37,18 +38,12 @@ _KEY_FILE = "hospital.key"
 
 def read_images(study: Study, progress: Progress | None = None) -> ImageSet:
     """Returns the pictures of the study's site, decoded once and kept in the cache."""
-    data = study.data
     site = study.site
     return load_images(
         site.layout,
         site.path if site.layout != "phantom" else None,
-        image_size=data.image_size,
-        channels=data.channels,
-        fit=data.fit,
-        circle=data.circle_crop,
-        bits=data.bits,
-        volumes=volumes_of(study),
-        task=data.task,
+        recipes=[recipe_of(study)],
+        task=study.data.task,
         cache_dir=cache_of(study),
         skip_unreadable=site.skip_unreadable,
         options=reader_options(study),
@@ -72,7 +67,7 @@ def list_pictures(study: Study) -> Listing | None:
     else:
         with open_layout(site.layout, site.path) as store:
             listing = list_entries(site.layout, store, study.data.task, options)
-    check_size(listing, volumes_of(study))
+    fitting_recipe(listing, [recipe_of(study)])
     return listing
 
 
@@ -145,12 +140,16 @@ def encode_pictures(study: Study, images: ImageSet, progress: Progress) -> None:
     workbench_of(study, images, network, progress=progress)
 
 
-def volumes_of(study: Study) -> Volumes | None:
-    """Returns how the study's volumes are brought to one shape; None for pictures."""
+def recipe_of(study: Study) -> Recipe:
+    """Returns the rows that the study's pictures or volumes are made into; the channels of volumes are their own.
+
+    Raises:
+        DataError: rows that cannot be made.
+    """
     data = study.data
     if data.volume_size is None:
-        return None
-    return Volumes(data.volume_size, data.spacing, data.window, View(data.view))
+        return PictureRecipe(data.image_size, data.channels, Fit(data.fit), data.circle_crop, data.bits)
+    return VolumeRecipe(data.volume_size, 1, data.spacing, data.window, View(data.view))
 
 
 def reader_options(study: Study) -> ReaderOptions:

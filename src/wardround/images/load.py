@@ -1,8 +1,8 @@
 """The one way in: from the name of a layout and a folder to patients with decoded pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from wardround.boundary.text import brief, steers
@@ -17,21 +17,10 @@ from wardround.images.layouts.readers import LAYOUTS, PHANTOM, reader_of
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.naming import with_persons
 from wardround.images.patients import ImageSet
-from wardround.images.rows.fit import Fit
 from wardround.images.rows.pixels import Wanted, pixels_of_files, pixels_of_phantom
-from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeRecipe
+from wardround.images.rows.recipe import PictureRecipe, Recipe, VolumeRecipe
 from wardround.images.store import Store, open_store
 from wardround.types import Progress
-
-
-@dataclass(frozen=True)
-class Volumes:
-    """Settings that bring volumes to one shape; see `VolumeRecipe`."""
-
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float] | None = None
-    window: tuple[float, float] | None = None
-    view: View = View.VOLUME
 
 
 def load_images(
@@ -39,12 +28,7 @@ def load_images(
     root: Path | None,
     *,
     cache_dir: Path,
-    image_size: int = 64,
-    channels: int = 1,
-    fit: str = Fit.CROP,
-    circle: bool = False,
-    bits: int = 16,
-    volumes: Volumes | None = None,
+    recipes: Sequence[Recipe] = (PictureRecipe(64, 1),),
     task: str | None = None,
     skip_unreadable: bool = False,
     phantom: PhantomOptions | None = None,
@@ -60,13 +44,7 @@ def load_images(
         layout: one of `wardround.images.layouts.readers.LAYOUTS`.
         root: the data folder, a .zip or a .tar; None for the layout `phantom`.
         cache_dir: folder of decoded pictures.
-        image_size: height and width of pictures.
-        channels: 1 or 3, of pictures.
-        fit: treatment of a picture that is no square: `crop`, `pad` or `stretch`.
-        circle: crop to the bright disc of a fundus photograph first.
-        bits: used by pictures whose files have 16 bits.
-        volumes: shape that volumes are brought to; needed for a layout of volumes. For pictures it must be None,
-            unless `options.looking`.
+        recipes: of pictures, of volumes, or one of each where it is not known what lies there: see `fitting_recipe`.
         task: one of the layout's own; None takes its first.
         skip_unreadable: leave files out that cannot be decoded, as a finding, instead of refusing the set.
         phantom: the population of the layout `phantom`; None takes the default one.
@@ -77,13 +55,12 @@ def load_images(
         DataError: a folder, layout, table, picture or class that is missing or does not hold.
         MissingExtra: the layout needs a package that is not installed.
     """
-    pictures = PictureRecipe(image_size, channels, _fit(fit), circle, bits)
     if layout == PHANTOM:
         if root is not None:
             raise DataError("the layout phantom must have no folder. Leave it out.")
         population = phantom or PhantomOptions()
         listing = list_generated(population, task, options)
-        recipe: Recipe = _recipe(listing, pictures, volumes)
+        recipe = fitting_recipe(listing, recipes)
         files = [entry.file for entry in listing.entries]
         digests, cached = pixels_of_phantom(population, files, Wanted(recipe, cache_dir, progress))
     else:
@@ -92,7 +69,7 @@ def load_images(
         with open_layout(layout, root, looking=options.looking) as store:
             list_or_look = look_at_entries if options.looking else list_entries
             listing = list_or_look(layout, store, task, options)
-            recipe = _recipe(listing, pictures, None if options.looking and not listing.volumes else volumes)
+            recipe = fitting_recipe(listing, recipes)
             digests, cached = pixels_of_files(store, listing, Wanted(recipe, cache_dir, progress))
     unreadable = cached.unreadable
     damaged = tuple(_unreadable(listing, row, unreadable[row]) for row in sorted(unreadable))
@@ -225,17 +202,23 @@ def list_generated(phantom: PhantomOptions, task: str | None, options: ReaderOpt
     return options.classified(with_persons(list_phantom(phantom), options.names, None))
 
 
-def check_size(listing: Listing, volumes: Volumes | None) -> None:
-    """Raises `DataError` unless volumes have a size in voxels, and pictures have none."""
-    if volumes is not None and not listing.volumes:
-        raise DataError(
-            "volume_size must go with volumes, and these are pictures. Use image_size.", code="data-volume-size"
-        )
-    if volumes is None and listing.volumes:
-        raise DataError(
-            "volumes must have a size in voxels, got none. Set volume_size in [data], for instance [64, 64, 64].",
-            code="data-volume-size",
-        )
+def fitting_recipe(listing: Listing, recipes: Sequence[Recipe]) -> Recipe:
+    """Returns the recipe for what is listed, pictures or volumes; one of volumes takes the channels that they have.
+
+    Raises:
+        DataError: all recipes are for the other (code `data-volume-size`).
+    """
+    for recipe in recipes:
+        if isinstance(recipe, VolumeRecipe) and listing.volumes:
+            return replace(recipe, channels=listing.channels)
+        if isinstance(recipe, PictureRecipe) and not listing.volumes:
+            return recipe
+    raise DataError(
+        "volumes must have a size in voxels, got none. Set volume_size in [data], for instance [64, 64, 64]."
+        if listing.volumes
+        else "volume_size must go with volumes, and these are pictures. Use image_size.",
+        code="data-volume-size",
+    )
 
 
 def look_at_entries(layout: str, store: Store, task: str | None, options: ReaderOptions) -> Listing:
@@ -272,13 +255,6 @@ def open_layout(layout: str | None, root: Path | None, *, looking: bool = False)
         store.close()
 
 
-def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) -> Recipe:
-    check_size(listing, volumes)
-    if volumes is None:
-        return pictures
-    return VolumeRecipe(volumes.size, listing.channels, volumes.spacing, volumes.window, volumes.view)
-
-
 def _task(layout: str, task: str | None) -> Task:
     known = reader_of(layout).tasks
     if task is None:
@@ -289,12 +265,6 @@ def _task(layout: str, task: str | None) -> Task:
             code="data-task",
         )
     return Task(task)
-
-
-def _fit(value: str) -> Fit:
-    if value not in set(Fit):
-        raise DataError(f"fit must be one of {', '.join(Fit)}, got {value!r}. Choose one of them.")
-    return Fit(value)
 
 
 def _wrong_names(listing: Listing) -> list[DataError]:

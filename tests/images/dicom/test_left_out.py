@@ -9,9 +9,10 @@ from wardround.errors import DataError
 from wardround.images.entries import Task
 from wardround.images.findings import by_cause
 from wardround.images.listing import Classes, ReaderOptions
-from wardround.images.load import Volumes, load_images
+from wardround.images.load import load_images
 from wardround.images.quality.inspection import inspect
 from wardround.images.quality.lines import lines
+from wardround.images.rows.recipe import VolumeRecipe
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -65,7 +66,7 @@ def load(tmp_path):
     def run(**options):
         task = options.pop("task", None)
         return load_images(
-            "dicom", tmp_path / "data", cache_dir=tmp_path / "cache", volumes=Volumes((8, 8, 8)), task=task,
+            "dicom", tmp_path / "data", cache_dir=tmp_path / "cache", recipes=[VolumeRecipe((8, 8, 8))], task=task,
             options=ReaderOptions(**options),
         )  # fmt: skip
 

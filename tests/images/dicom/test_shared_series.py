@@ -3,8 +3,9 @@
 import pytest
 
 from wardround.images.listing import ReaderOptions
-from wardround.images.load import Volumes, load_images
+from wardround.images.load import load_images
 from wardround.images.quality.inspection import inspect
+from wardround.images.rows.recipe import VolumeRecipe
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -41,7 +42,7 @@ def test_the_series_and_its_patients_are_named(dicom, shared, tmp_path):
     assert people == sorted(entry.patient for entry in listing.entries if entry.file.endswith(series))
     assert f"series that stand under two patients: {series}: {' and '.join(people)}" in listing.noticed()
     options = ReaderOptions(key_file=tmp_path / "key")
-    images = load_images("dicom", root, cache_dir=tmp_path, volumes=Volumes((4, 4, 4)), options=options)
+    images = load_images("dicom", root, cache_dir=tmp_path, recipes=[VolumeRecipe((4, 4, 4))], options=options)
     [notice] = [notice for notice in inspect(images).notices if notice.code == "shared_series"]
     assert notice.count == images.findings.summary()["shared_series"] == 1
     assert notice.names[0].count("p-") == 2

@@ -11,6 +11,7 @@ from wardround.errors import DataError
 from wardround.images.entries import Target, Task
 from wardround.images.layouts.aptos import GRADES, read_aptos
 from wardround.images.load import list_entries, load_images
+from wardround.images.rows.recipe import PictureRecipe
 from wardround.images.store import open_store
 from wardround.types import Persons
 
@@ -163,7 +164,7 @@ def test_missing_columns_are_named(root):
 
 
 def load(root, **options):
-    return load_images("aptos", root, cache_dir=root.parent / "cache", image_size=4, channels=3, **options)
+    return load_images("aptos", root, cache_dir=root.parent / "cache", recipes=[PictureRecipe(4, 3, **options)])
 
 
 def test_the_same_picture_with_two_grades_is_a_finding(root):

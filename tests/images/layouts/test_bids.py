@@ -13,7 +13,8 @@ from wardround.errors import DataError
 from wardround.images.entries import Target, Task
 from wardround.images.layouts.guess import guess_layout
 from wardround.images.listing import Classes, ReaderOptions
-from wardround.images.load import Volumes, list_entries, load_images
+from wardround.images.load import list_entries, load_images
+from wardround.images.rows.recipe import VolumeRecipe
 from wardround.images.store import open_store
 from wardround.types import Persons
 
@@ -58,7 +59,7 @@ def test_participants_are_patients_with_all_their_sessions(root, tmp_path):
     assert [entry.label for entry in listing.entries] == [0, 1, 1, 0]
     assert [entry.site for entry in listing.entries] == ["north", None, None, "south"]
     assert [entry.groups for entry in listing.entries] == [(("sex", "F"),), *[(("sex", "M"),)] * 2, ()]
-    images = load_images("bids", root, cache_dir=tmp_path / "cache", volumes=Volumes((8, 8, 8)))
+    images = load_images("bids", root, cache_dir=tmp_path / "cache", recipes=[VolumeRecipe((8, 8, 8))])
     assert images.pixels.shape == (4, 1, 8, 8, 8)
     order = Classes(("control", "patient, severe"))
     assert read(root, Task.GRADING, classes=order).target is Target.GRADES

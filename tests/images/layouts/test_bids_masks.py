@@ -9,7 +9,8 @@ from wardround.errors import DataError
 from wardround.images.entries import Target, Task
 from wardround.images.findings import by_cause
 from wardround.images.listing import ReaderOptions
-from wardround.images.load import Volumes, list_entries, load_images
+from wardround.images.load import list_entries, load_images
+from wardround.images.rows.recipe import VolumeRecipe
 from wardround.images.store import open_store
 
 IMAGES = ("sub-01/anat/sub-01_T1w.nii.gz", "sub-02/ses-a/anat/sub-02_ses-a_run-1_T1w.nii.gz")
@@ -49,7 +50,7 @@ def test_every_image_has_its_mask_and_its_classes_have_names(root, tmp_path):
     ]  # fmt: skip
     assert (listing.target, listing.class_names) == (Target.MASKS, ("background", "left", "right"))
     images = load_images(
-        "bids", root, cache_dir=tmp_path / "cache", volumes=Volumes((5, 6, 7)), task=Task.SEGMENTATION
+        "bids", root, cache_dir=tmp_path / "cache", recipes=[VolumeRecipe((5, 6, 7))], task=Task.SEGMENTATION
     )
     expected = [np.random.default_rng(seed).integers(0, 3, (5, 6, 7)) for seed in range(2)]
     assert np.array_equal(np.asarray(images.masks), expected)

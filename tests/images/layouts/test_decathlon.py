@@ -10,8 +10,8 @@ from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
-from wardround.images.load import Volumes, list_entries, load_images
-from wardround.images.rows.recipe import View
+from wardround.images.load import list_entries, load_images
+from wardround.images.rows.recipe import PictureRecipe, View, VolumeRecipe
 from wardround.images.store import open_store
 from wardround.types import Persons
 
@@ -75,8 +75,8 @@ def read(root):
 
 
 def load(root, **options):
-    volumes = Volumes((8, 8, 8), **options)
-    return load_images("decathlon", root, cache_dir=root.parent / "cache", volumes=volumes)
+    volumes = VolumeRecipe((8, 8, 8), **options)
+    return load_images("decathlon", root, cache_dir=root.parent / "cache", recipes=[volumes])
 
 
 @pytest.mark.parametrize("task", list(TASKS))
@@ -143,7 +143,7 @@ def test_what_does_not_hold_is_one_sentence(tmp_path, spoil, said):
     root = decathlon(tmp_path)
     spoil(root)
     with pytest.raises(DataError, match=said):
-        load_images("decathlon", root, cache_dir=tmp_path / "cache", volumes=Volumes((8, 8, 8)))
+        load_images("decathlon", root, cache_dir=tmp_path / "cache", recipes=[VolumeRecipe((8, 8, 8))])
 
 
 def test_a_mask_with_an_unknown_class_is_an_unreadable_finding(tmp_path):
@@ -159,7 +159,15 @@ def test_volumes_want_a_size_and_pictures_none(tmp_path):
     with pytest.raises(DataError, match="volume_size"):
         load_images("decathlon", decathlon(tmp_path / "data"), cache_dir=tmp_path / "cache")
     with pytest.raises(DataError, match="these are pictures"):
-        load_images("phantom", None, cache_dir=tmp_path / "cache", volumes=Volumes((8, 8, 8)))
+        load_images("phantom", None, cache_dir=tmp_path / "cache", recipes=[VolumeRecipe((8, 8, 8))])
+
+
+def test_of_two_recipes_that_of_what_lies_there_is_taken(tmp_path):
+    recipes = (PictureRecipe(16, 3), VolumeRecipe((8, 8, 9)))
+    kept = tmp_path / "cache"
+    assert load_images("phantom", None, cache_dir=kept, recipes=recipes).pixels.shape[1:] == (3, 16, 16)
+    volumes = load_images("decathlon", decathlon(tmp_path / "data"), cache_dir=kept, recipes=recipes)
+    assert volumes.pixels.shape[2:] == (8, 8, 9)
 
 
 @pytest.mark.thorough
@@ -168,8 +176,8 @@ def test_volumes_want_a_size_and_pictures_none(tmp_path):
     not HIPPOCAMPUS.is_dir(), reason="the real hippocampus lies beside the project; here it does not"
 )
 def test_the_real_hippocampus_has_its_known_size_and_nothing_of_it_is_cropped(tmp_path):
-    volumes = Volumes((40, 56, 40), spacing=(1.0, 1.0, 1.0))
-    image_set = load_images("decathlon", HIPPOCAMPUS, cache_dir=tmp_path, volumes=volumes)
+    volumes = VolumeRecipe((40, 56, 40), spacing=(1.0, 1.0, 1.0))
+    image_set = load_images("decathlon", HIPPOCAMPUS, cache_dir=tmp_path, recipes=[volumes])
     assert image_set.pixels.shape == (260, 1, 40, 56, 40)
     assert len(image_set.patients) == 260
     assert image_set.masks is not None

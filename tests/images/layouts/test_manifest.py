@@ -14,7 +14,8 @@ from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import Region, Target, Task
 from wardround.images.layouts.manifest import read_manifest
-from wardround.images.load import Volumes, list_entries, load_images
+from wardround.images.load import list_entries, load_images
+from wardround.images.rows.recipe import PictureRecipe, VolumeRecipe
 from wardround.images.store import open_store
 
 FILES = ("a/1.png", "a/2.png", "b/3.jpg", "m/1.png", "m/2.png", "m/3.png", "v/1.nii.gz", "v/2.nii", "notes.txt")
@@ -253,8 +254,11 @@ def test_numbers_come_before_words_however_long():
     assert sorted(names, key=numbers_first)[:2] == ["2", "10"]
 
 
-def load(root, **options):
-    return load_images("manifest", root, cache_dir=root.parent / "cache", image_size=4, **options)
+FOUR = PictureRecipe(4, 1)
+
+
+def load(root, recipe=FOUR, **options):
+    return load_images("manifest", root, cache_dir=root.parent / "cache", recipes=[recipe], **options)
 
 
 def test_pictures_come_with_their_labels_from_end_to_end(root):
@@ -280,7 +284,7 @@ def test_volumes_come_with_their_masks_from_end_to_end(root):
         nib.save(nib.Nifti1Image((values > 0).astype(np.uint8), np.diag([1, 2, 3, 1])), root / "m" / name)
     write(root, "index,name", "1,liver", name="classes.csv")
     write(root, "image,patient,mask", "v/1.nii.gz,ann,m/1.nii.gz", "v/2.nii,bob,m/2.nii")
-    image_set = load(root, task="segmentation", volumes=Volumes((4, 5, 6)))
+    image_set = load(root, VolumeRecipe((4, 5, 6)), task="segmentation")
     assert image_set.pixels.shape == (2, 1, 4, 5, 6)
     assert image_set.masks is not None
     expected = np.random.default_rng(0).normal(size=(4, 5, 6)) > 0

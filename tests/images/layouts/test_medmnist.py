@@ -12,7 +12,8 @@ from tests.cases import family
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.load import Volumes, list_entries, load_images, open_layout
+from wardround.images.load import list_entries, load_images, open_layout
+from wardround.images.rows.recipe import PictureRecipe, VolumeRecipe
 from wardround.types import Persons
 
 SIZES = {"train": 6, "val": 3, "test": 4}
@@ -64,8 +65,8 @@ def test_every_picture_has_its_values_its_label_and_its_part(tmp_path, shape, cl
         for part in SIZES
         for image, [label] in zip(made[f"{part}_images"], made[f"{part}_labels"], strict=True)
     }
-    volumes = Volumes((16, 16, 16)) if is_volume else None
-    images = load_images("medmnist", path, cache_dir=tmp_path / "cache", image_size=28, volumes=volumes)
+    volumes = VolumeRecipe((16, 16, 16)) if is_volume else None
+    images = load_images("medmnist", path, cache_dir=tmp_path / "cache", recipes=[volumes or PictureRecipe(28, 1)])
     assert len(images.patients) == sum(SIZES.values())
 
 

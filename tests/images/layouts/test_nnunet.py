@@ -12,7 +12,8 @@ from tests.images.nifti_files import nifti_bytes
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.load import Volumes, list_entries, load_images
+from wardround.images.load import list_entries, load_images
+from wardround.images.rows.recipe import VolumeRecipe
 from wardround.images.store import open_store
 from wardround.types import Persons
 
@@ -75,8 +76,8 @@ def test_every_case_has_its_channels_in_order_and_its_mask(tmp_path, channels, l
         )
         np.testing.assert_array_equal(raw.values, made[case][0])
         np.testing.assert_array_equal(raw.mask, made[case][1])
-    volumes = Volumes((8, 8, 8))
-    images = load_images(layout, tmp_path / "data", cache_dir=tmp_path / "cache", volumes=volumes)
+    volumes = VolumeRecipe((8, 8, 8))
+    images = load_images(layout, tmp_path / "data", cache_dir=tmp_path / "cache", recipes=[volumes])
     assert images.pixels.shape == (3, len(channels), 8, 8, 8)
 
 
@@ -155,4 +156,4 @@ def test_channels_on_two_grids_are_unreadable(tmp_path):
     written(tmp_path / "data", ("CT", "PET"))
     (tmp_path / "data/imagesTr/c7_0001.nii.gz").write_bytes(nifti_bytes(np.zeros((6, 8, 6), np.int16), AFFINE))
     with pytest.raises(DataError, match="channels of a volume must lie on one grid"):
-        load_images("nnunet", tmp_path / "data", cache_dir=tmp_path / "cache", volumes=Volumes((8, 8, 8)))
+        load_images("nnunet", tmp_path / "data", cache_dir=tmp_path / "cache", recipes=[VolumeRecipe((8, 8, 8))])

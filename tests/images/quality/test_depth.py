@@ -10,6 +10,7 @@ from wardround.errors import WardroundError
 from wardround.hospital.pictures import read_images
 from wardround.images.load import load_images
 from wardround.images.quality.inspection import inspect
+from wardround.images.rows.recipe import PictureRecipe
 
 
 def write(root, top, count=12, lettering=0, kind="png", dtype=np.uint16):
@@ -26,7 +27,9 @@ def write(root, top, count=12, lettering=0, kind="png", dtype=np.uint16):
 
 
 def found(root, bits=16):
-    images = load_images("folder", root, cache_dir=root.parent / "cache", image_size=32, bits=bits)
+    images = load_images(
+        "folder", root, cache_dir=root.parent / "cache", recipes=[PictureRecipe(32, 1, bits=bits)]
+    )
     return images, {notice.code: notice for notice in inspect(images).notices}
 
 

@@ -10,6 +10,7 @@ from wardround.images.quality.facts import facts_of_folder
 from wardround.images.quality.inspection import inspect
 from wardround.images.quality.lines import lines
 from wardround.images.quality.notice import Level
+from wardround.images.rows.recipe import PictureRecipe
 
 DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[3] / ".." / "shared" / "data"))
 CHEST = DATA / "chest_xray"
@@ -19,7 +20,7 @@ CHEST = DATA / "chest_xray"
 @pytest.mark.real_data
 @pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
 def test_the_chest_xrays_are_seen_for_what_they_are(tmp_path):
-    image_set = load_images("chest_xray", CHEST, image_size=64, cache_dir=tmp_path)
+    image_set = load_images("chest_xray", CHEST, recipes=[PictureRecipe(64, 1)], cache_dir=tmp_path)
     seen = inspect(image_set, facts=facts_of_folder(image_set))
     notices = {notice.code: notice for notice in seen.notices}
     assert (notices["straddling"].level, notices["straddling"].count) == (Level.STOP, 264)

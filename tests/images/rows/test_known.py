@@ -13,6 +13,7 @@ from wardround.images.load import load_images
 from wardround.images.rows import known as module
 from wardround.images.rows.kept import forget, kept_in
 from wardround.images.rows.known import FOLDER, KnownDigests
+from wardround.images.rows.recipe import PictureRecipe
 from wardround.images.store import Store
 
 FILES = ("ill/p1/a.png", "ill/p2/b.png", "well/p3/c.png")
@@ -46,7 +47,7 @@ def reads(monkeypatch):
 
 
 def load(root):
-    return load_images("folder", root, image_size=4, cache_dir=root.parent / "cache")
+    return load_images("folder", root, recipes=[PictureRecipe(4, 1)], cache_dir=root.parent / "cache")
 
 
 def packed(root):

@@ -63,7 +63,8 @@ import sys
 from pathlib import Path
 import monai.transforms.spatial.array
 import wardround.images.rows.pixels as pixels
-from wardround.images.load import Volumes, load_images
+from wardround.images.load import load_images
+from wardround.images.rows.recipe import VolumeRecipe
 
 def status(name):
     return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
@@ -72,7 +73,8 @@ pixels._WORKERS = 8
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
 root = Path(sys.argv[1])
-load_images("manifest", root, cache_dir=root.parent / "cache", volumes=Volumes((32, 32, 32)), skip_unreadable=True)
+recipes = [VolumeRecipe((32, 32, 32))]
+load_images("manifest", root, cache_dir=root.parent / "cache", recipes=recipes, skip_unreadable=True)
 print(status("VmHWM") - before)
 """
 
