@@ -141,7 +141,6 @@ def test_another_layout_says_what_lies_there(root, tmp_path):
         ({"task": "triage"}, "the task of folder must be one of classification, binary, got 'triage'"),
         ({"channels": 2}, "channels must be 1 or 3"),
         ({"image_size": 0}, "image_size must lie between"),
-        ({"phantom": PhantomOptions()}, "phantom options must go with"),
     ],
 )
 def test_an_option_that_does_not_hold_is_refused(root, options, said):
@@ -179,7 +178,7 @@ def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
     options = PhantomOptions(patients=8, image_size=32, sites=2)
 
     def generated():
-        return load_images("phantom", None, recipes=[PictureRecipe(16, 1)], cache_dir=tmp_path, phantom=options)
+        return load_images("phantom", options, recipes=[PictureRecipe(16, 1)], cache_dir=tmp_path)
 
     first = generated()
     monkeypatch.setattr(pixels, "draw_phantom", None)

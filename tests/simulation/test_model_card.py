@@ -59,9 +59,9 @@ def pictures_by(recipe, study, cache):
     site = study.site
     where = {"cache_dir": cache, "task": study.data.task}
     if isinstance(recipe, PictureInput):
-        options = PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else None
+        place = PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else site.path
         return load_images(
-            site.layout, site.path, phantom=options, **where,
+            site.layout, place, **where,
             recipes=[PictureRecipe(recipe.image_size, recipe.shape[0], Fit(recipe.fit), recipe.circle_crop)],
         )  # fmt: skip
     rows = VolumeRecipe(recipe.volume_size, 1, recipe.spacing, recipe.window, View(recipe.view))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.config import Study
-from wardround.config.data import PersonPattern, PersonTable
+from wardround.config.data import PersonPattern, PersonTable, SiteSection
 from wardround.images.layouts.guess import guess_layout
 from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.listing import (
@@ -41,13 +41,12 @@ def read_images(study: Study, progress: Progress | None = None) -> ImageSet:
     site = study.site
     return load_images(
         site.layout,
-        site.path if site.layout != "phantom" else None,
+        _place_of(site),
         recipes=[recipe_of(study)],
         task=study.data.task,
         cache_dir=cache_of(study),
         skip_unreadable=site.skip_unreadable,
         options=reader_options(study),
-        phantom=PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else None,
         progress=progress,
     )
 
@@ -59,16 +58,20 @@ def cache_of(study: Study) -> Path:
 
 def list_pictures(study: Study) -> Listing | None:
     """Returns the entries of the study's site by names, tables and headers alone; None where no folder is named."""
-    site, options = study.site, reader_options(study)
-    if site.layout == "phantom":
-        listing = list_generated(PhantomOptions(**site.phantom.model_dump()), study.data.task, options)
-    elif site.path is None:
+    place, options = _place_of(study.site), reader_options(study)
+    if place is None:
         return None
+    if isinstance(place, PhantomOptions):
+        listing = list_generated(place, study.data.task, options)
     else:
-        with open_layout(site.layout, site.path) as store:
-            listing = list_entries(site.layout, store, study.data.task, options)
-    fitting_recipe(listing, [recipe_of(study)])
+        with open_layout(study.site.layout, place) as store:
+            listing = list_entries(study.site.layout, store, study.data.task, options)
+    recipe_of(study, listing)
     return listing
+
+
+def _place_of(site: SiteSection) -> Path | PhantomOptions | None:
+    return PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else site.path
 
 
 def list_folder(path: Path) -> Listing:
@@ -140,16 +143,19 @@ def encode_pictures(study: Study, images: ImageSet, progress: Progress) -> None:
     workbench_of(study, images, network, progress=progress)
 
 
-def recipe_of(study: Study) -> Recipe:
-    """Returns the rows that the study's pictures or volumes are made into; the channels of volumes are their own.
+def recipe_of(study: Study, listing: Listing | None = None) -> Recipe:
+    """Returns the rows that the study's pictures or volumes are made into; volumes that are not listed have a channel.
 
     Raises:
-        DataError: rows that cannot be made.
+        DataError: rows that cannot be made, or others than those of what is listed.
     """
     data = study.data
+    recipe: Recipe
     if data.volume_size is None:
-        return PictureRecipe(data.image_size, data.channels, Fit(data.fit), data.circle_crop, data.bits)
-    return VolumeRecipe(data.volume_size, 1, data.spacing, data.window, View(data.view))
+        recipe = PictureRecipe(data.image_size, data.channels, Fit(data.fit), data.circle_crop, data.bits)
+    else:
+        recipe = VolumeRecipe(data.volume_size, 1, data.spacing, data.window, View(data.view))
+    return recipe if listing is None else fitting_recipe(listing, [recipe])
 
 
 def reader_options(study: Study) -> ReaderOptions:

@@ -25,13 +25,12 @@ from wardround.types import Progress
 
 def load_images(
     layout: str,
-    root: Path | None,
+    root: Path | PhantomOptions | None,
     *,
     cache_dir: Path,
     recipes: Sequence[Recipe] = (PictureRecipe(64, 1),),
     task: str | None = None,
     skip_unreadable: bool = False,
-    phantom: PhantomOptions | None = None,
     options: ReaderOptions = NO_OPTIONS,
     progress: Progress | None = None,
 ) -> ImageSet:
@@ -42,12 +41,11 @@ def load_images(
 
     Args:
         layout: one of `wardround.images.layouts.readers.LAYOUTS`.
-        root: the data folder, a .zip or a .tar; None for the layout `phantom`.
+        root: the data folder, a .zip or a .tar; of the layout `phantom` its population. None is refused.
         cache_dir: folder of decoded pictures.
         recipes: of pictures, of volumes, or one of each where it is not known what lies there: see `fitting_recipe`.
         task: one of the layout's own; None takes its first.
         skip_unreadable: leave files out that cannot be decoded, as a finding, instead of refusing the set.
-        phantom: the population of the layout `phantom`; None takes the default one.
         options: of the layout's reader, and the way in which the site names persons.
         progress: told how many pictures are decoded, while there is something to decode.
 
@@ -55,17 +53,12 @@ def load_images(
         DataError: a folder, layout, table, picture or class that is missing or does not hold.
         MissingExtra: the layout needs a package that is not installed.
     """
-    if layout == PHANTOM:
-        if root is not None:
-            raise DataError("the layout phantom must have no folder. Leave it out.")
-        population = phantom or PhantomOptions()
-        listing = list_generated(population, task, options)
+    if isinstance(root, PhantomOptions):
+        listing = list_generated(root, task, options)
         recipe = fitting_recipe(listing, recipes)
         files = [entry.file for entry in listing.entries]
-        digests, cached = pixels_of_phantom(population, files, Wanted(recipe, cache_dir, progress))
+        digests, cached = pixels_of_phantom(root, files, Wanted(recipe, cache_dir, progress))
     else:
-        if phantom is not None:
-            raise DataError(f"phantom options must go with the layout phantom, got {layout!r}. Leave them out.")
         with open_layout(layout, root, looking=options.looking) as store:
             list_or_look = look_at_entries if options.looking else list_entries
             listing = list_or_look(layout, store, task, options)
@@ -116,7 +109,7 @@ def load_images(
     )
     return ImageSet(
         name=layout,
-        root=root,
+        root=root if isinstance(root, Path) else None,
         class_names=listing.class_names,
         patients=patients,
         pixels=cached.rows[:, :-1] if has_masks else cached.rows,
@@ -241,7 +234,9 @@ def open_layout(layout: str | None, root: Path | None, *, looking: bool = False)
     Raises:
         DataError: an unknown layout, no folder, or an archive that is not to be trusted.
     """
-    if layout is not None and (layout == PHANTOM or layout not in LAYOUTS):
+    if layout == PHANTOM:
+        raise DataError("the layout phantom must have no folder. Leave it out.")
+    if layout is not None and layout not in LAYOUTS:
         raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}. Choose one of them.")
     if root is None:
         raise DataError(f"the layout {layout} must have a data folder, got none. Set [site] path, or pass --data.")

@@ -14,7 +14,7 @@ from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
 from wardround.config.choice import choice_for
 from wardround.config.federation import Averaging, Scaffolding
-from wardround.hospital.pictures import list_pictures
+from wardround.hospital.pictures import list_pictures, recipe_of
 from wardround.images.entries import Target
 from wardround.images.listing import Listing
 from wardround.models.backbones.names import OwnEncoder
@@ -118,9 +118,9 @@ def _estimate(study: Study) -> Estimate:
     persons = Persons.NAMED if listing is None else listing.persons
     plan = replace(plan, persons=persons)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
-    rows_each = study.data.volume_size[2] if study.data.volume_size and study.data.view == "slices" else 1
-    pictures = None if listing is None else len(listing.entries) * rows_each  # at most
-    shape = _shape(study, listing)
+    recipe = recipe_of(study, listing)
+    shape = recipe.shape
+    pictures = None if listing is None else len(listing.entries) * recipe.rows  # at most
     target, classes = _target(study, listing)
     network = build_network(study, target=target, num_classes=classes, shape=shape)
     names = [HospitalName(f"hospital-{study.hospitals.count}")] if split is None else list(split.hospitals)
@@ -191,16 +191,6 @@ def _choice(study: Study) -> str:
         return ""
     after = "" if chosen.encoder is None else f' with encoder = "{chosen.encoder}"'
     return f"model {chosen.name}{after}, as auto takes: {chosen.why}"
-
-
-def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:
-    """Returns (channel, *space) of a preprocessed picture."""
-    data = study.data
-    if data.volume_size is None:
-        return (data.channels, data.image_size, data.image_size)
-    channels = (None if listing is None else listing.channels) or 1
-    x, y, z = data.volume_size
-    return (channels, y, x) if data.view == "slices" else (channels, x, y, z)
 
 
 def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:

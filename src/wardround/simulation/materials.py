@@ -8,7 +8,7 @@ from wardround.agreed.network import build_network
 from wardround.config import Study
 from wardround.coordinator.observer import Observer
 from wardround.errors import DataError
-from wardround.hospital.pictures import read_images, workbench_of
+from wardround.hospital.pictures import read_images, recipe_of, workbench_of
 from wardround.images.group import group_by_patient
 from wardround.images.listing import Listing
 from wardround.images.patients import ImageSet
@@ -101,8 +101,7 @@ def foreseen(study: Study, listing: Listing) -> Split | None:
     Raises:
         DataError: see `dealt`.
     """
-    volume, options = study.data.volume_size, study.hospitals
-    rows = volume[2] if volume is not None and study.data.view == "slices" else 1  # at most
+    options, rows = study.hospitals, recipe_of(study).rows  # at most
     names = [str(number) for number in range(len(listing.entries))]
     patients, findings = group_by_patient(listing, names, frozenset(), lambda number: range(rows))
     nothing = np.zeros((0, 1), dtype=np.uint8)

@@ -10,6 +10,7 @@ from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
+from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.load import list_entries, load_images
 from wardround.images.rows.recipe import PictureRecipe, View, VolumeRecipe
 from wardround.images.store import open_store
@@ -159,13 +160,14 @@ def test_volumes_want_a_size_and_pictures_none(tmp_path):
     with pytest.raises(DataError, match="volume_size"):
         load_images("decathlon", decathlon(tmp_path / "data"), cache_dir=tmp_path / "cache")
     with pytest.raises(DataError, match="these are pictures"):
-        load_images("phantom", None, cache_dir=tmp_path / "cache", recipes=[VolumeRecipe((8, 8, 8))])
+        load_images("phantom", PhantomOptions(), cache_dir=tmp_path / "cache", recipes=[VolumeRecipe((8, 8, 8))])
 
 
 def test_of_two_recipes_that_of_what_lies_there_is_taken(tmp_path):
     recipes = (PictureRecipe(16, 3), VolumeRecipe((8, 8, 9)))
     kept = tmp_path / "cache"
-    assert load_images("phantom", None, cache_dir=kept, recipes=recipes).pixels.shape[1:] == (3, 16, 16)
+    pictures = load_images("phantom", PhantomOptions(), cache_dir=kept, recipes=recipes)
+    assert pictures.pixels.shape[1:] == (3, 16, 16)
     volumes = load_images("decathlon", decathlon(tmp_path / "data"), cache_dir=kept, recipes=recipes)
     assert volumes.pixels.shape[2:] == (8, 8, 9)
 
