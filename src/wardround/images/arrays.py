@@ -11,6 +11,7 @@ Source: Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8.
 import io
 import tokenize
 from collections import Counter
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,19 @@ _MOST_VALUES = 1 << 40
 _TEXTS = (".md", ".txt", ".json", ".pdf")
 
 
-def arrays_in(root: Path) -> Path | None:
-    """Returns the file of arrays that a data folder is, or that is alone in it but for texts; else None."""
+def open_container(root: Path, *, looking: bool = False) -> Store:
+    """Opens a folder, an archive (`open_store`) or a MedMNIST file, which may be alone in a folder but for texts.
+
+    Raises:
+        DataError: as `open_store`; or a MedMNIST file of other arrays (code `data-medmnist`).
+    """
+    arrays = root
     if root.is_dir():
         seen = [path for path in root.iterdir() if not path.name.startswith(".") and path.suffix not in _TEXTS]
-        root = seen[0] if len(seen) == 1 else root
-    return root if root.is_file() and root.name.lower().endswith(ENDING) else None
+        arrays = seen[0] if len(seen) == 1 else root
+    if arrays.is_file() and arrays.name.lower().endswith(ENDING):
+        return _open_arrays(arrays)
+    return open_store(root, looking=looking)
 
 
 class _Pictures(Source):
@@ -54,15 +62,9 @@ class _Pictures(Source):
         self._values.clear()
 
 
-def open_arrays(path: Path) -> Store:
-    """Opens the pictures of a MedMNIST file.
-
-    Raises:
-        DataError: damaged, not to be trusted, or other arrays (code `data-medmnist`).
-    """
-    store = open_store(path)
+def _open_arrays(path: Path) -> Store:
     pictures, seen = _Pictures(), Counter[str]()
-    try:
+    with closing(open_store(path)) as store:
         for part in PARTS:
             both = [f"{part}_{what}.npy" for what in ("images", "labels")]
             if not any(name in store for name in both):
@@ -79,8 +81,6 @@ def open_arrays(path: Path) -> Store:
                 name = f"{part}/{label}/{sha256(values.tobytes()).hexdigest()[:20]}"
                 seen[name] += 1
                 pictures.add(f"{name}{'' if seen[name] == 1 else f'-{seen[name]}'}.npy", values)
-    finally:
-        store.close()
     return Store(path, pictures)
 
 

@@ -1,14 +1,14 @@
 """The one way in: from the name of a layout and a folder to patients with decoded pictures."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from wardround.boundary.text import brief, steers
 from wardround.errors import DataError, as_one
 from wardround.images.all_pictures import list_all
-from wardround.images.arrays import arrays_in, open_arrays
+from wardround.images.arrays import open_container
 from wardround.images.entries import Target, Task
 from wardround.images.findings import LeftOut, causes, shortened
 from wardround.images.group import digest_of, group_by_patient
@@ -19,7 +19,7 @@ from wardround.images.naming import with_persons
 from wardround.images.patients import ImageSet
 from wardround.images.rows.pixels import Wanted, pixels_of_files, pixels_of_phantom
 from wardround.images.rows.recipe import PictureRecipe, Recipe, VolumeRecipe
-from wardround.images.store import Store, open_store
+from wardround.images.store import Store
 from wardround.types import Progress
 
 
@@ -229,7 +229,7 @@ def look_at_entries(layout: str, store: Store, task: str | None, options: Reader
 
 @contextmanager
 def open_layout(layout: str | None, root: Path | None, *, looking: bool = False) -> Iterator[Store]:
-    """Opens the data folder or archive of a known layout, or of one that is still to be guessed; see `open_store`.
+    """Opens the data folder or archive of a known layout, or of one that is still to be guessed; see `open_container`.
 
     Raises:
         DataError: an unknown layout, no folder, or an archive that is not to be trusted.
@@ -242,12 +242,8 @@ def open_layout(layout: str | None, root: Path | None, *, looking: bool = False)
         raise DataError(f"the layout {layout} must have a data folder, got none. Set [site] path, or pass --data.")
     if not root.exists():
         raise DataError(f"the data folder must exist, got {root}. Check its path.")
-    arrays = arrays_in(root)
-    store = open_store(root, looking=looking) if arrays is None else open_arrays(arrays)
-    try:
+    with closing(open_container(root, looking=looking)) as store:
         yield store
-    finally:
-        store.close()
 
 
 def _task(layout: str, task: str | None) -> Task:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from wardround.errors import DataError
-from wardround.images.arrays import ENDING, arrays_in, open_arrays
+from wardround.images.arrays import ENDING
 from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
@@ -27,7 +27,7 @@ from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.series import pictures, volumes, without_repeats
 from wardround.images.entries import PICTURE_ENDINGS, Entry
 from wardround.images.layouts.medmnist import ArrayDecoder
-from wardround.images.store import Source, Store, open_store
+from wardround.images.store import Source, Store
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})(\.nii(?:\.gz)?)")
 _MARK_BYTES = 132
@@ -83,16 +83,6 @@ class _Given(Source):
 def open_given(paths: Sequence[Path]) -> Store:
     """Returns the store of some files; each must be a file."""
     return Store(Path(), _Given(paths))
-
-
-def open_container(path: Path) -> Store:
-    """Opens a folder, a .zip, a .tar or a MedMNIST .npz, which may be alone in a folder.
-
-    Raises:
-        DataError: it is damaged, or not to be trusted.
-    """
-    arrays = arrays_in(path)
-    return open_store(path) if arrays is None else open_arrays(arrays)
 
 
 def is_container(path: Path) -> bool:

@@ -7,6 +7,7 @@ Sources: DICOM PS3.16 TID 1500 (measurement report), PS3.3 A.51 (segmentation).
 
 import io
 import warnings
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ import numpy.typing as npt
 from wardround import __version__
 from wardround.boundary.extras import needed
 from wardround.errors import DataError
+from wardround.images.arrays import open_container
 from wardround.images.decode.quiet import sealed
 from wardround.images.dicom.geometry import grid_of, planes_of, turned_back
 from wardround.images.dicom.parse import is_dicom, whole
-from wardround.images.loose import open_container, open_given
+from wardround.images.loose import open_given
 from wardround.inference.answers import Classified, Segmented, Sources
 from wardround.inference.model import Model
 
@@ -71,11 +73,8 @@ def _datasets(sources: Sources | None) -> "list[Dataset]":
     if sources is None:
         return []
     paths: list[Path] = [Path(name) for name in sources.files]
-    store = open_given(paths) if sources.root is None else open_container(sources.root)
-    try:
+    with closing(open_given(paths) if sources.root is None else open_container(sources.root)) as store:
         contents = [store.read(name) for name in sources.files]
-    finally:
-        store.close()
     if not all(map(is_dicom, contents)):
         return []
     found = [sealed(partial(whole, content), "damaged") for content in contents]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError, ModelError
+from wardround.images.arrays import open_container
 from wardround.images.decode.pillow import PILLOW, decode_in_thread
 from wardround.images.decode.raw import Raw
 from wardround.images.loose import (
@@ -19,7 +20,6 @@ from wardround.images.loose import (
     Unread,
     Wanted,
     is_container,
-    open_container,
     open_given,
     unlabelled,
 )
