@@ -43,21 +43,20 @@ def two_worlds(without: Float64, within: Float64, delta: float, alpha: float) ->
     first, second = _chosen(without, within)
     grid = np.linspace(0, 1, _CANDIDATES)
     places = np.unique(np.quantile(np.concatenate(first), grid, method="nearest"))
-    small = [_errors(*first, at) for at in places]
-    sizes = [(len(first[0]), len(first[1]))] * len(small)
-    best = max(
-        range(len(places)),
-        key=lambda k: clopper_pearson(small[k][0], sizes[k][0], small[k][1], sizes[k][1], delta, alpha),
-    )
-    false_positives, false_negatives = _errors(*second, places[best])
+
+    def bound(runs: tuple[Float64, Float64], at: float) -> float:
+        false_positives, false_negatives = _errors(*runs, at)
+        return clopper_pearson(false_positives, len(runs[0]), false_negatives, len(runs[1]), delta, alpha)
+
+    best = max(places, key=lambda at: bound(first, at))
     negatives, positives = len(second[0]), len(second[1])
     return Bound(
         method="Clopper-Pearson",
-        epsilon=clopper_pearson(false_positives, negatives, false_negatives, positives, delta, alpha),
+        epsilon=bound(second, best),
         ceiling=clopper_pearson(0, negatives, 0, positives, delta, alpha),
         trials=len(without) + len(within),
         guesses=negatives + positives,
-        correct=negatives + positives - false_positives - false_negatives,
+        correct=negatives + positives - sum(_errors(*second, best)),
         confidence=1 - alpha,
         rule=f"one threshold; {_SPLIT}",
         assumes=_ANY,
@@ -89,9 +88,8 @@ def canaries(scores: Float64, coins: Coins, delta: float, alpha: float) -> Bound
     m, each = len(scores), alpha / len(SHARES)
     guessed = [(k, correct_guesses(scores, coins, k)) for k in _sizes(m)]
     epsilon, k, v = max((one_run(m, k, v, delta, each), k, v) for k, v in guessed)
-    ceiling = max(one_run(m, k, k, delta, each) for k, _ in guessed)
-    rule = _extremes(m)
-    return Bound("one run", epsilon, ceiling, m, k, v, 1 - alpha, rule, _ANY)
+    ceiling = max(one_run(m, k, k, delta, each) for k in _sizes(m))
+    return Bound("one run", epsilon, ceiling, m, k, v, 1 - alpha, _extremes(m), _ANY)
 
 
 def canaries_fdp(scores: Float64, coins: Coins, delta: float, alpha: float) -> Bound:
@@ -99,9 +97,9 @@ def canaries_fdp(scores: Float64, coins: Coins, delta: float, alpha: float) -> B
     m, each = len(scores), alpha / len(SHARES)
     guessed = [(k, correct_guesses(scores, coins, k)) for k in _sizes(m)]
     mu, k, v = max((one_run_fdp(m, k, v, each), k, v) for k, v in guessed)
-    ceiling = epsilon_of_mu(max(one_run_fdp(m, k, k, each) for k, _ in guessed), delta)
-    rule = _extremes(m)
-    return Bound("one run, f-DP", epsilon_of_mu(mu, delta), ceiling, m, k, v, 1 - alpha, rule, _GAUSSIAN, mu)
+    ceiling = epsilon_of_mu(max(one_run_fdp(m, k, k, each) for k in _sizes(m)), delta)
+    epsilon = epsilon_of_mu(mu, delta)
+    return Bound("one run, f-DP", epsilon, ceiling, m, k, v, 1 - alpha, _extremes(m), _GAUSSIAN, mu)
 
 
 def correct_guesses(scores: Float64, coins: Coins, guesses: int) -> int:

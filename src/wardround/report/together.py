@@ -89,7 +89,7 @@ class _Run:
 
     @property
     def is_private(self) -> bool:
-        return self.statement.guarantee and self.statement.epsilon < math.inf
+        return self.statement.epsilon < math.inf
 
     @property
     def is_told_by_its_event(self) -> bool:

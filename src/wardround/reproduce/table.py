@@ -70,7 +70,7 @@ class Row:
     @property
     def holds(self) -> bool:
         """True where it promises anything."""
-        return self.statement.guarantee and self.statement.epsilon < math.inf
+        return self.statement.epsilon < math.inf
 
     @property
     def unit(self) -> str:
