@@ -131,7 +131,7 @@ class TinyFederation:
         self.workbench = Workbench(network, self.pixels, cross_entropy, 1 << 20)
         self.seed, self.epsilon_limit = seed, epsilon_limit
         self.ledgers: dict[HospitalName, LedgerFile] = {}
-        self.agents = {}
+        self.agents, policy = {}, Policy(STUDY, works, rounds)  # shared, as in a simulation
         starts, ids = np.concatenate([[0], np.cumsum(counts)]), names(len(counts))
         for index in range(hospitals):
             name = HospitalName(f"hospital-{index + 1}")
@@ -142,7 +142,7 @@ class TinyFederation:
                 name=name,
                 patients=TrainingPatients(rows, self.labels[rows], mine - mine[0], ids[4 * index : 4 * index + 4]),
                 plan=self.plan,
-                policy=Policy(STUDY, works, rounds),
+                policy=policy,
                 account=self.account_in(self.ledgers[name], name),
                 randomness=Randomness(seed, STUDY),
                 workbench=self.workbench,

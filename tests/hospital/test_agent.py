@@ -9,6 +9,7 @@ from tests.fixtures_federation import STUDY, asks_for, private_plan, with_traini
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
 from wardround.privacy.plans import releases
 from wardround.privacy.plans.costs import release_event
+from wardround.privacy.updates import ClippedUpdate
 from wardround.training.workbench import Workbench
 from wardround.work import CountPatients, GradientSum, LocalSteps, LocalUpdate
 
@@ -161,12 +162,23 @@ def test_a_hospital_whose_sample_is_empty_sends_noise(make_federation):
     assert all(reply.update.std() > 0.2 for reply in replies.values())
 
 
-def test_a_refusing_hospital_does_not_stop_the_others(make_federation):
-    plan = private_plan()
-    federation = make_federation(plan=plan)
-    agent = federation.agents["hospital-2"]
-    federation.agents["hospital-2"] = replace(agent, policy=replace(agent.policy, study="another"))
-    replies, failures = ask_all(federation, gradient_request(federation))
+@pytest.mark.parametrize("differs", ["study", "rounds", "plan", "request"])
+def test_a_refusing_hospital_does_not_stop_the_others(make_federation, differs):
+    """A request is judged once for hospitals of one plan and policy, and anew for one that differs in anything."""
+    federation = make_federation(plan=private_plan())
+    agent, request = federation.agents["hospital-2"], gradient_request(federation)
+    requests = dict.fromkeys(federation.channel.hospitals, request)
+    match differs:
+        case "study":
+            agent = replace(agent, policy=replace(agent.policy, study="another"))
+        case "rounds":
+            agent = replace(agent, policy=replace(agent.policy, visits=(2,)))
+        case "plan":
+            agent = replace(agent, plan=private_plan(mechanism=ClippedUpdate(1.0, 2.0)))
+        case "request":
+            requests["hospital-2"] = gradient_request(federation, round=7)
+    federation.agents["hospital-2"] = agent
+    replies, failures = federation.channel.ask(requests, 60.0)
     assert list(replies) == ["hospital-1", "hospital-3"]
-    assert list(failures) == ["hospital-2"]
+    assert failures == {"hospital-2": Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}
     assert all(isinstance(reply, Answer) for reply in replies.values())

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -169,6 +170,31 @@ def test_a_round_that_fails_charges_nobody(ledger):
     assert ledger.epsilon_of("ada", DELTA) == epsilon_of(STEP, DELTA)
     spend(north, 1, first=1)
     ledger.verify(head)
+
+
+def test_a_thread_joins_no_transaction_of_another(ledger):
+    """One that comes while another has a transaction open waits for its end, and loses only its own lines."""
+    first, second = begin(ledger, "first"), begin(ledger, "second")
+    has_begun, started = threading.Event(), threading.Event()
+
+    def failing():
+        has_begun.wait()
+        started.set()
+        with suppress(KeyError), ledger.transaction():
+            second.charge(STEP, release="round-1", purpose="training")
+            raise KeyError
+
+    thread = threading.Thread(target=failing)
+    thread.start()
+    with ledger.transaction():
+        first.charge(STEP, release="round-1", purpose="training")
+        has_begun.set()
+        started.wait()
+        thread.join(0.05)
+        first.charge(STEP, release="round-2", purpose="training")
+    thread.join()
+    assert [len(charges_of(run)) for run in (first, second)] == [2, 0]
+    ledger.verify()
 
 
 def test_a_failed_beginning_leaves_no_person_behind(ledger):

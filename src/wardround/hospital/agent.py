@@ -16,6 +16,7 @@ import torch
 from wardround.accounting.events import Event, NoEvent, leaves
 from wardround.errors import BudgetExhausted, LedgerError, PrivacyError, RecordError
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
+from wardround.hospital.asked import Asked
 from wardround.hospital.charged import spare_attempts
 from wardround.hospital.correlated import CorrelatedRounds
 from wardround.hospital.examined.patients import Examined
@@ -25,7 +26,6 @@ from wardround.ledger.account import Account
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.kinds import OpenHistograms
 from wardround.privacy.plans.plan import Plan
-from wardround.privacy.plans.protects import charge_of, plan_protects
 from wardround.privacy.plans.releases import (
     clip_of,
     correlation_of,
@@ -101,38 +101,43 @@ class Agent:
             )
         return self.examined
 
-    def agrees(self, request: Request) -> bool:
+    def asked(self, request: Request, before: Asked | None = None) -> Asked:
+        """Returns what plan and policy say of a request: `before` where it says that of these very objects."""
+        if before is not None and before.is_of(request, self.plan, self.policy):
+            return before
+        return Asked(request, self.plan, self.policy)
+
+    def agrees(self, request: Request, before: Asked | None = None) -> bool:
         """Returns whether this hospital agreed to what is asked, and its plan protects the answer; logs why not.
 
-        Nothing is charged.
+        Nothing is charged. `before` saves time where it is of the same plan and policy (`asked`).
         """
-        reason, work = self._disagrees(request), computed(request.work)
+        reason = self._disagrees(self.asked(request, before))
         if reason:
+            work = computed(request.work)
             _log.warning("%s refuses %s of round %d: %s", self.name, work.name, request.round, reason)
         return not reason
 
-    def _disagrees(self, request: Request) -> str:
+    def _disagrees(self, asked: Asked) -> str:
         """Returns why this hospital does not agree to what is asked; empty if it does."""
-        if not self.policy.allows(request):
-            return "its study does not ask it for this, or not so, or not in this round"
-        if not plan_protects(self.plan, request.work):
-            return "the plan does not protect the answer"
-        rounds = self.correlated
+        if asked.refusal:
+            return asked.refusal
+        rounds, request = self.correlated, asked.request
         if rounds is None or not isinstance(request.work, GradientSum) or rounds.fits(request.round, request.work):
             return ""
         return (
             "it is not the round after its notes, nor one of them as asked before; each takes back earlier noise"
         )
 
-    def refuses(self, request: Request) -> Failure | None:
+    def refuses(self, request: Request, before: Asked | None = None) -> Failure | None:
         """Returns the reason for which this request is not answered; None where only the charge is left to make.
 
-        Nothing is charged.
+        Nothing is charged. `before` is that of `agrees`.
         """
         try:
-            if not self.agrees(request):
+            if not self.agrees(request, before):
                 return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
-            if not self._pays_for(request):
+            if not self._pays_for(self.asked(request, before)):
                 _log.warning("%s refuses round %d: no spare attempt is left", self.name, request.round)
                 return Failure(FailureCode.REFUSED_SPARE, Stage.ADMISSION)
             self._check_unanswered(request)
@@ -140,9 +145,13 @@ class Agent:
             return self._cannot(request, error)
         return None
 
-    def admit(self, request: Request) -> Failure | None:
-        """Checks, then spends: None once the charge for this request is in the ledger, else why not."""
-        refused = self.refuses(request)
+    def admit(self, request: Request, before: Asked | None = None) -> Failure | None:
+        """Checks, then spends: None once the charge for this request is in the ledger, else why not.
+
+        `before` is that of `agrees`.
+        """
+        asked = self.asked(request, before)
+        refused = self.refuses(request, asked)
         if refused is not None:
             return refused
         try:
@@ -150,10 +159,10 @@ class Agent:
                 self.tested.list_unprotected()
                 return None
             self.account_of(request).charge(
-                self._due(request),
-                release=f"{place_of(request)}/{request.attempt}",
-                purpose=computed(request.work).name,
-                planned=1 if self.correlated is not None else self.policy.planned(request),
+                self._due(asked),
+                release=asked.release,
+                purpose=asked.purpose,
+                planned=1 if self.correlated is not None else asked.planned,
             )
         except BudgetExhausted as error:
             _log.warning("%s refuses round %d: %s", self.name, request.round, error)
@@ -181,36 +190,34 @@ class Agent:
         correlation = correlation_of(self.plan.training)
         return None if correlation is None else CorrelatedRounds(self.memory, correlation)
 
-    def _due(self, request: Request) -> Event:
+    def _due(self, asked: Asked) -> Event:
         """Returns what the ledger is charged now: nothing in a run of correlated rounds that it was charged for."""
-        rounds, seeded = self.correlated, not self.randomness.is_private
+        rounds, seeded, request = self.correlated, not self.randomness.is_private, asked.request
         if (
             rounds is None
             or seeded
             or isinstance(request.work, (*COUNTS, Evaluate))
             or not rounds.has_begun(request.round)
         ):
-            return self.event_of(request)  # a seeded repetition finds its own charge
+            return asked.event  # a seeded repetition finds its own charge
         if not self.account.charged().get(GradientSum.name):
             raise LedgerError(
                 "A run that has begun must stand in the ledger, and does not; restore it.", code="ledger-empty"
             )
         return NoEvent()
 
-    def _pays_for(self, request: Request) -> bool:
+    def _pays_for(self, asked: Asked) -> bool:
         """Returns whether the study pays for this charge: for one a round and purpose, and for its spare attempts."""
-        spare = self.policy.spare
+        spare, request = self.policy.spare, asked.request
         if spare is None or not self.randomness.is_private:  # a seeded repetition is one release
             return True
         if isinstance(request.work, Evaluate) and isinstance(self.plan.evaluation, OpenHistograms):
             return True  # nothing is promised that a further one could break
-        return (
-            not leaves(self._due(request)) or spare_attempts(self.account_of(request), place_of(request)) <= spare
-        )
+        return not leaves(self._due(asked)) or spare_attempts(self.account_of(request), place_of(request)) <= spare
 
     def event_of(self, request: Request) -> Event:
         """Returns what answering the request costs this hospital's patients."""
-        return charge_of(self.plan, request.work, request.round)
+        return self.asked(request).event
 
     def repeated(self, request: Request) -> Answer | None:
         """Returns the answer that was made when this was asked before, where that must be sent again; else None."""

@@ -160,7 +160,8 @@ class Account:
 
     def _check_affordable(self, part: Part, event: Event, planned: int) -> None:
         after = _plus(part.counts, event)
-        if not _covers(self._certified, after):
+        is_certified = _covers(self._certified, after)
+        if not is_certified:
             foreseen: Counts = dict(leaves(part.begun.foreseen))
             if not _covers(foreseen, after):
                 foreseen = _plus(part.counts, event, planned)
@@ -173,7 +174,8 @@ class Account:
                     accountant=begun.accountant, at_most=planned,
                 )  # fmt: skip
                 self._certified = _plus(part.counts, event, affordable)
-        if not _covers(self._certified, after) or not self._is_kept(part, after):
+            is_certified = _covers(self._certified, after)
+        if not is_certified or not self._is_kept(part, after):
             raise BudgetExhausted(
                 f"Hospital {part.begun.hospital} must stay within epsilon {part.begun.epsilon:g} at delta "
                 f"{part.begun.delta:g} for one {part.begun.unit} in this study, and this release would bring it to "
@@ -187,8 +189,10 @@ class Account:
         Other charges than those foreseen are covered where they diverge no more at any order, and cost no more.
         """
         limit = self._chain.limit
+        if limit is None:
+            return True
         foreseen = leaves(part.begun.foreseen)
-        if limit is None or _covers(dict(foreseen), after):
+        if _covers(dict(foreseen), after):
             return True
         bound, items = RenyiFilter(limit.epsilon, limit.delta), sorted_leaves(after)
         kept = bool((bound.divergences(items) <= bound.divergences(foreseen)).all())
@@ -204,7 +208,10 @@ class Account:
 
 
 def _covers(certified: Counts, counts: Counts) -> bool:
-    return all(count <= certified.get(leaf, 0) for leaf, count in counts.items())
+    for leaf, count in counts.items():  # noqa: SIM110  # a generator costs as much again, at each charge
+        if count > certified.get(leaf, 0):
+            return False
+    return True
 
 
 def _plus(counts: Counts, event: Event, times: int = 1) -> Counts:

@@ -39,7 +39,7 @@ class Chain:
             self.store.close()
             raise
 
-    def transaction(self) -> AbstractContextManager[None]:
+    def transaction(self) -> AbstractContextManager[object]:
         """All charges inside are one durable write; if anything raises, none of them was made.
 
         Nothing may be released before the block has ended.

@@ -152,13 +152,17 @@ Entry: TypeAlias = Begun | Charge | Answered | Ended | Unprotected | LimitSet
 _KINDS: dict[str, type[Entry]] = {each.kind: each for each in get_args(Entry)}
 
 
-_FIELDS = {kind: sorted(("kind", *each.__slots__)) for kind, each in _KINDS.items()}
+_FIELDS = {
+    kind: [(name, f'"{name}":') for name in sorted(("kind", *each.__slots__))] for kind, each in _KINDS.items()
+}
+"""Names of a kind's fields in the order of its text, each with what opens it there."""
 
 
 def body_of(entry: Entry) -> str:
     """Returns the text of a line, as it is hashed and kept: the canonical JSON of its kind and its fields."""
-    fields = [f'"{name}":{_text_of(name, getattr(entry, name))}' for name in _FIELDS[entry.kind]]
-    return "{" + ",".join(fields) + "}"
+    return (
+        "{" + ",".join([opens + _text_of(name, getattr(entry, name)) for name, opens in _FIELDS[entry.kind]]) + "}"
+    )
 
 
 def _text_of(name: str, value: Any) -> str:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from wardround.boundary.documents import load_json
 from wardround.boundary.machine import is_moved, of_sqlite
 from wardround.boundary.private import open_private, write_whole
-from wardround.errors import LedgerError
+from wardround.errors import LedgerError, MachineError
 from wardround.ledger.entry import GENESIS, Entry, body_of, chained_hash
 
 SCHEMA_VERSION = 2
@@ -58,7 +58,7 @@ class LedgerStore:
     def __init__(self, path: Path, busy_timeout_s: float, *, copied: bool = False) -> None:
         self.path, self._copied = path, copied
         self.generation, self.began = 0, ""
-        self._depth = 0
+        self._writer: int | None = None
         self._appended = False
         self._position: tuple[int, str] | None = None
         self._seen_version = -1
@@ -86,16 +86,17 @@ class LedgerStore:
         with self._lock:
             self._connection.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[object]:
         """The only write transaction in any process; an inner one joins the outer; raising undoes all."""
+        # The thread that has it open joins it by the lock that it holds: a line costs less than a generator's frame.
+        return self._lock if self._writer == threading.get_ident() else self._begun()
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
         with self._lock:
-            if self._depth:
-                yield
-                return
             with self._explained():
                 self._connection.execute("BEGIN IMMEDIATE")
-            self._depth, self._appended = 1, False
+            self._writer, self._appended = threading.get_ident(), False
             self.began = datetime.now(UTC).isoformat(timespec="milliseconds")
             try:
                 self._notice_others()
@@ -108,25 +109,28 @@ class LedgerStore:
                 self._undo()
                 raise
             finally:
-                self._depth = 0
+                self._writer = None
             if self._appended:
                 self._write_mark()
 
     def append(self, entry: Entry) -> Line:
         """Adds one line inside the open transaction."""
         body = body_of(entry)
-        with self._lock, self._explained():
+        with self._lock:
             sequence, previous = self.position()
             line = (sequence + 1, chained_hash(previous, body), body)
             self._appended = True
-            self._connection.execute("INSERT INTO entries (sequence, hash, body) VALUES (?, ?, ?)", line)
+            try:
+                self._connection.execute("INSERT INTO entries (sequence, hash, body) VALUES (?, ?, ?)", line)
+            except _OF_SQLITE as error:  # without the frames of `_explained`, once for each charge
+                raise self._sentence(error) from error
             self._position = line[:2]
         return line
 
     def position(self) -> tuple[int, str]:
         """Returns the sequence number and hash of the last line; 0 and `GENESIS` of an empty file."""
         with self._lock:
-            if not self._depth:  # inside a transaction no other connection can write
+            if self._writer is None:  # inside a transaction no other connection can write
                 self._notice_others()
             if self._position is None:
                 rows = self.rows("SELECT sequence, hash FROM entries ORDER BY sequence DESC LIMIT 1")
@@ -281,22 +285,29 @@ class LedgerStore:
         """Turns an error of SQLite into one sentence with its remedy."""
         try:
             yield
-        except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
-            raise LedgerError(_DAMAGED.format(self.path), code="ledger-damaged") from error
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
-                raise LedgerError(
-                    f"Ledger {self.path} must be whole before it is read, and a write to it was cut short. Read it "
-                    "once where it may be written, which undoes that write.",
-                    code="ledger-cut-short",
-                ) from error
-            fault = of_sqlite(error, self.path) if self.path.parent.is_dir() else None
-            if fault is not None:
-                raise fault from error
-            if any(words in str(error) for words in _OF_DAMAGE):
-                raise LedgerError(_DAMAGED.format(self.path), code="ledger-damaged") from error
-            raise LedgerError(f"{_explanation(self.path, error)} (SQLite: {error}.)") from error
+        except _OF_SQLITE as error:
+            raise self._sentence(error) from error
 
+    def _sentence(self, error: UnicodeDecodeError | sqlite3.Error) -> LedgerError | MachineError:
+        """Returns an error of SQLite in one sentence with its remedy."""
+        if isinstance(error, UnicodeDecodeError):
+            return LedgerError(_DAMAGED.format(self.path), code="ledger-damaged")
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
+            return LedgerError(
+                f"Ledger {self.path} must be whole before it is read, and a write to it was cut short. Read it "
+                "once where it may be written, which undoes that write.",
+                code="ledger-cut-short",
+            )
+        fault = of_sqlite(error, self.path) if self.path.parent.is_dir() else None
+        if fault is not None:
+            return fault
+        if any(words in str(error) for words in _OF_DAMAGE):
+            return LedgerError(_DAMAGED.format(self.path), code="ledger-damaged")
+        return LedgerError(f"{_explanation(self.path, error)} (SQLite: {error}.)")
+
+
+_OF_SQLITE = (UnicodeDecodeError, sqlite3.Error)
+"""Errors of a statement; the first where SQLite quotes a damaged schema."""
 
 _DAMAGED = (
     "Ledger {} must be an intact SQLite file, and is not, or could not be read once. Try again; if it is refused "

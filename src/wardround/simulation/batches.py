@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from wardround.boundary.machine import raise_fault
 from wardround.federation.messages import Answer, Failure, FailureCode, Failures, Request, Requests, Stage
 from wardround.hospital.agent import Agent
+from wardround.hospital.asked import Asked
 from wardround.privacy.plans.releases import clip_of
 from wardround.training.local import local_steps
 from wardround.types import HospitalName
@@ -24,9 +25,16 @@ Transaction = Callable[[], AbstractContextManager[object]]
 
 def admit_all(agents: Mapping[HospitalName, Agent], requests: Requests, transaction: Transaction) -> Failures:
     """Returns the hospitals that refuse; the charges of all others are on disk by one write."""
+    failures: Failures = {}
+    asked: Asked | None = None  # of the hospital before, with which most have plan, policy and request in common
     with transaction():
-        refusals = {name: agents[name].admit(request) for name, request in requests.items()}
-    return {name: failure for name, failure in refusals.items() if failure is not None}
+        for name, request in requests.items():
+            agent = agents[name]
+            asked = agent.asked(request, asked)
+            failure = agent.admit(request, asked)
+            if failure is not None:
+                failures[name] = failure
+    return failures
 
 
 def answer_all(

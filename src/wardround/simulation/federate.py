@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from wardround.accounting.events import NoEvent
@@ -67,12 +68,17 @@ def federate(
     asks = asked_by(study, plan)
     timetable = timetable_of(study)
     classes, digest = materials.images.class_names, study.digest
+
+    @cache  # hospitals that are asked in the same rounds share one
+    def policy(visits: tuple[int, ...] | None) -> Policy:
+        return Policy(digest, asks, study.rounds, visits)
+
     agents = {
         name: Agent(
             name=name,
             patients=patients,
             plan=plan,
-            policy=Policy(digest, asks, study.rounds, timetable.visited(position, study.rounds)),
+            policy=policy(timetable.visited(position, study.rounds)),
             account=accounts[name],
             randomness=randomness,
             workbench=materials.workbench,

@@ -112,7 +112,9 @@ class JointSum:
 
     def _chosen(self, admitted: list[Agent], request: Request) -> Indices:
         """Returns this round's patients of some hospitals, each drawn by its own, as positions in the union."""
-        return np.concatenate([self._starts[agent.name] + agent.sample(request).chosen for agent in admitted])
+        drawn = [agent.sample(request).chosen for agent in admitted]
+        starts = [self._starts[agent.name] for agent in admitted]
+        return np.concatenate(drawn) + np.repeat(starts, [len(chosen) for chosen in drawn])
 
     @cached_property
     def _patients(self) -> TrainingPatients:
