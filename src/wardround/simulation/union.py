@@ -114,7 +114,8 @@ class JointSum:
         """Returns this round's patients of some hospitals, each drawn by its own, as positions in the union."""
         drawn = [agent.sample(request).chosen for agent in admitted]
         starts = [self._starts[agent.name] for agent in admitted]
-        return np.concatenate(drawn) + np.repeat(starts, [len(chosen) for chosen in drawn])
+        firsts: Indices = np.repeat(starts, [len(chosen) for chosen in drawn])
+        return firsts + np.concatenate(drawn)
 
     @cached_property
     def _patients(self) -> TrainingPatients:
