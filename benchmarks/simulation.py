@@ -13,6 +13,7 @@ tables of docs/simulation.md. Run on a quiet machine.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -30,6 +31,7 @@ import psutil
 from benchmarks.engine_report import installed, machine
 from benchmarks.page import put_between, say_if_not_quiet
 from benchmarks.simulation_ours import JOB_PATIENTS, SCALE_PATIENTS, export, job_study, measure, scale_study
+from wardround.__main__ import COLLECTIONS
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "simulation.json"
@@ -244,6 +246,7 @@ def _run(command: list[str], threads: int) -> dict[str, Any]:
 
 
 def _child(request: dict[str, Any]) -> None:
+    gc.set_threshold(*COLLECTIONS)  # as a command's process has it
     study = scale_study(request["hospitals"], request["rounds"], request["cache"], request["patients"])
     print(json.dumps(measure(study)))
 

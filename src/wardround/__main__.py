@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from wardround.cli.main import main
 
-_COLLECTIONS = 50_000, 20, 50
+COLLECTIONS = 50_000, 20, 50
 """New objects between two searches for rings of garbage, by generation: at Python's 700 they take a tenth of a run."""
 
 
@@ -19,7 +19,7 @@ def command() -> None:
     Unloading torch, module by module, would take another 0.1 s. The process ends as any other where somebody waits for
     more of it: an error with its traceback, a thread that is no daemon, a debugger, a profiler.
     """
-    gc.set_threshold(*_COLLECTIONS)
+    gc.set_threshold(*COLLECTIONS)
     atexit.register(gc.freeze)  # what is left then goes with the process: looking for rings in it took a second
     try:
         main()
