@@ -210,7 +210,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "class_names": {"entries", "findings", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
-        "table": {"class_names", "csv_file", "entries", "findings", "identity", "listing", "store"},
+        "table": {"class_names", "csv_file", "entries", "findings", "identity", "listing", "mask_names", "store"},
         "decode": {"entries"},
         "listing": {"class_names", "decode", "entries", "findings", "identity"},
         "mask_names": {"entries"},

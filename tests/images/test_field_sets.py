@@ -195,20 +195,16 @@ def test_a_volume_whose_grid_is_no_number_has_no_size_of_a_voxel():
     assert NIFTI.extent(Entry("a.nii", 0, "a"), [broken], 1).voxel_mm3 is None, "a recipe multiplies it"
 
 
-@pytest.mark.parametrize(
-    "written", ["a", "x/a", "1.2", "/kaggle/input/a.png", "C:\\sets\\a.PNG", "a.jpg", "ill/../b.c.png"]
-)
+@pytest.mark.parametrize("written", ["x/a", "/kaggle/input/a.png", "C:\\sets\\a.PNG", "a.jpg", "ill/../b.c.png"])
 def test_a_file_that_is_missing_is_named_where_it_lies(tmp_path, written):
-    """Tables of public sets name pictures without endings, without folders or below another person's folders."""
+    """Tables of public sets name pictures with other endings, or below another person's folders."""
     for name in ("ill/a.png", "ill/1.2.png", "ill/b.c.png", "ill/twice.png", "well/twice.png"):
         picture(tmp_path, name)
     manifest(tmp_path, f"{written},p,x,", "ill/twice.png,q,y,")
     with raises_code(DataError, "data-rows") as caught:
         listed(tmp_path, "manifest")
-    right = {"1": "ill/1.2.png", "i": "ill/b.c.png"}.get(written[0], "ill/a.png")
+    right = "ill/b.c.png" if written[0] == "i" else "ill/a.png"
     assert f" ({right} is there)" in str(caught.value)
-    with open_layout("manifest", tmp_path) as store:
-        assert Files(store).find("twice") == ("twice", "twice is missing")
 
 
 def test_a_check_of_a_study_says_what_its_table_leaves_out(tmp_path):

@@ -34,7 +34,8 @@ GROUP = "group:"
 """The beginning of the name of a subgroup's column."""
 
 _KNOWN = (
-    "image", "picture", "file", "id_code", "patient", "patient_id", "label", "diagnosis", "mask", "site", "split",
+    "image", "picture", "file", "id_code", "image_id", "image_name", "image_index", "img_id", "file_name", "patient",
+    "patient_id", "subject_id", "label", "diagnosis", "mask", "site", "split",
     "eye", "index", "name", "study_uid", "series_uid", "sop_uid",
 )  # fmt: skip
 """Columns that some table has; `Patient ID` and `PatientID` are `patient_id`."""
@@ -119,7 +120,7 @@ def read_table(
         name: of its file, for sentences.
         data: its bytes.
         required: columns.
-        other_names: of required columns; a table may use either.
+        other_names: of required columns, which stand for one that the table lacks.
         quotes: sentences may quote the first line; not where it could be a patient's.
 
     Raises:
@@ -137,7 +138,7 @@ def read_table(
         while written and not written[-1]:
             written.pop()
         columns = [column_name(cell) for cell in written]
-        columns = [(other_names or {}).get(column, column) for column in columns]
+        columns = _renamed(columns, other_names or {})
         names = [brief(column)[1:-1] for column in written if column]
         found = ", ".join(names[:_SHOWN_COLUMNS]) + (" and more" if len(names) > _SHOWN_COLUMNS else "") or "none"
         if "\0" in "".join(first) and not {*required} <= {*columns}:
@@ -160,6 +161,13 @@ def read_table(
             code="data-no-table",
         ) from None
     return Table(name, tuple(filter(None, columns)), tuple(rows), tuple(ragged), notes)
+
+
+def _renamed(columns: Sequence[str], other_names: Mapping[str, str]) -> list[str]:
+    """Returns the columns by their own names: others stand for one that is not there. Two of patients are one twice."""
+    kept = {column for column in columns if other_names.get(column, column) in columns}
+    kept -= {"patient", "patient_id"} & other_names.keys()
+    return [column if column in kept else other_names.get(column, column) for column in columns]
 
 
 def column_name(cell: str) -> str:

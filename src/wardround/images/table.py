@@ -7,7 +7,7 @@ Tables are read by `csv_file.read_table`. A missing value is missing, however it
 import posixpath
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -17,13 +17,22 @@ from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.class_names import unlabelled
 from wardround.images.csv_file import MAX_BYTES, Row, Table, read_table, too_large
-from wardround.images.entries import PICTURE_ENDINGS, stem_of
+from wardround.images.entries import OTHER_ENDINGS, PICTURE_ENDINGS, stem_of
 from wardround.images.findings import shortened
 from wardround.images.identity import folded, is_missing, names_nobody
 from wardround.images.listing import ReaderOptions
+from wardround.images.mask_names import is_of_masks
 from wardround.images.store import Store
 
 METADATA = "metadata.csv"
+
+IMAGE_NAMES = (
+    "image", "file", "picture", "image_id", "image_name", "image_index", "img_id", "id_code", "file_name",
+)  # fmt: skip
+"""Columns that name pictures, in tables of public sets."""
+
+PATIENT_NAMES = ("patient", "patient_id", "subject_id")
+LABEL_NAMES = ("label", "diagnosis", "dx")
 
 PATIENT_COLUMNS = ("patient", "patient_id", "participant_id")
 LABEL_COLUMNS = ("label", "diagnosis", "dx", "group")
@@ -70,14 +79,33 @@ def table_of(
 ) -> Table:
     """Returns a table of the store, or the one that the site names instead; see `csv_file.read_table`."""
     name = file if options.labels is None else options.labels.name
-    return read_table(name, bytes_of_table(store, file, options.labels), required, other_names=other_names)
+    data = bytes_of_table(store, file, options.labels)
+    try:
+        return read_table(name, data, required, other_names=other_names)
+    except DataError as error:
+        missing = str(error).partition("missing: ")[2].partition(", found: ")[0].split(", ")
+        column = next((column for column in missing if column in PATIENT_NAMES), None)
+        if error.code != "data-column-missing" or column is None:
+            raise
+        raise DataError(
+            f"{error} If the table names no persons, `[site] patients` may; if nobody knows them, add {column} as a "
+            "column without values: then one picture is what is protected.",
+            code=error.code,
+        ) from None
+
+
+def names_for(image: str, patient: str) -> dict[str, str]:
+    """Returns the other names of the columns of pictures, patients and labels in tables of public sets."""
+    columns = ((image, IMAGE_NAMES), (patient, PATIENT_NAMES), ("label", LABEL_NAMES))
+    return {name: column for column, names in columns for name in names if name != column}
 
 
 class Files:
     r"""The files of a data folder, as a table may write their names.
 
     A path is relative to the data folder or, for a table that lies elsewhere, to the table's own folder. `./a.png`,
-    `b/../a.png` and `b\a.png` are read, and a name in another Unicode form or another case than the file's.
+    `b/../a.png` and `b\a.png` are read, and a name in another Unicode form or another case than the file's. So is
+    a file's name without folders, with or without its ending, where one picture or volume has it.
 
     Args:
         store: the data folder.
@@ -92,8 +120,11 @@ class Files:
         self._above = store.root.resolve().as_posix()
         self._beside = None if table is None else table.parent.resolve().as_posix()
 
-    def find(self, written: str) -> tuple[str, str | None]:
-        """Returns the file, and the fault of the name if it has one."""
+    def find(self, written: str, *, is_mask: bool = False) -> tuple[str, str | None]:
+        """Returns the file, and the fault of the name if it has one.
+
+        Of a picture, files in folders of masks do not have its name; of a mask, they go before others.
+        """
         if written in self._names and self._beside is None:
             return written, None
         path = posixpath.normpath(written.replace("\\", "/").removeprefix(self._root))
@@ -108,8 +139,37 @@ class Files:
         for name in found:
             assert name is not None
             return name, None
+        called = [] if "/" in written.replace("\\", "/") else self._called(path, is_mask=is_mask)
+        if len(called) == 1:
+            return called[0], None
+        if called:
+            return path, f"{written} is the name of {counted(len(called), 'file')}; write the path"
         outside = all(leads_outside(place) for place in places)
         return path, f"{written} {'lies outside the data folder' if outside else 'is missing'}{self._near(path)}"
+
+    def _called(self, written: str, *, is_mask: bool) -> list[str]:
+        """Returns the pictures and volumes of this name, or, where there are none, of this name without an ending."""
+        called = unicodedata.normalize("NFC", written).casefold()
+        for found in (self._by_name.get(called), self._by_bare_name.get(called)):
+            if found:
+                masks = [file for file in found if any(map(is_of_masks, file.split("/")[:-1]))]
+                return (masks or found) if is_mask else [file for file in found if file not in masks]
+        return []
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return self._grouped(lambda file: PurePosixPath(file).name)
+
+    @cached_property
+    def _by_bare_name(self) -> dict[str, list[str]]:
+        return self._grouped(stem_of)
+
+    def _grouped(self, called: Callable[[str], str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file, form in sorted(self._composed.items()):
+            if file.lower().endswith((*PICTURE_ENDINGS, *OTHER_ENDINGS)):
+                found.setdefault(called(form).casefold(), []).append(file)
+        return found
 
     def _near(self, path: str) -> str:
         """Returns the hint at the one file that has this name in another folder or with an ending."""
@@ -180,19 +240,21 @@ def checked(table: Table, required: Sequence[str], options: ReaderOptions) -> Ch
 
     Args:
         table: the table.
-        required: columns; the rules for labels and for patients go by their names.
+        required: columns; the rules for labels and for patients go by their names. A column of patients without any
+            value says that nobody knows them.
         options: with the site's `leave_out`, of which one of `identity.MISSING` stands for every missing value, and the
             names of the study's classes, which are labels, even such words as none.
     """
     looked_at = [column for column in required if column in (*LABEL_COLUMNS, *PATIENT_COLUMNS)]
     labels = [column for column in required if column in LABEL_COLUMNS]
     stay = [row for row in table.rows if not any(_is_left_out(row, column, options) for column in looked_at)]
+    nobody = [column for column in PATIENT_NAMES if all(is_missing(row.values.get(column, "-")) for row in stay)]
     empty = {column: unlabelled((row.values[column] for row in stay), options.listed) for column in labels}
 
     def lacks(row: Row, column: str) -> bool:
         value = row.values[column]
         if column in PATIENT_COLUMNS:
-            return names_nobody(value)
+            return column not in nobody and names_nobody(value)
         return folded(value) in empty[column] if column in empty else is_missing(value)
 
     rows, lacking_rows, problems, words = [], [], [], list[str]()
@@ -241,8 +303,9 @@ def read_metadata(store: Store, required: tuple[str, ...], options: ReaderOption
     Raises:
         DataError: no such table; and everything that is wrong with its rows, unless `options.looking`.
     """
-    table = table_of(store, METADATA, options, required)
-    files, found = Files(store, options.labels), checked(table, required, options)
+    table = table_of(store, METADATA, options, required, names_for("file", "patient_id"))
+    columns = [column for column in dict.fromkeys((*required, "patient_id")) if column in table.columns]
+    files, found = Files(store, options.labels), checked(table, columns, options)
     rows, faults = pictures_of("file", found, files)
     faults += [fault for row in rows.values() if (fault := wrong_part(row))]
     return Metadata(
@@ -267,21 +330,32 @@ def wrong_part(row: Row) -> str | None:
 
 
 def pictures_of(column: str, found: Checked, files: Files) -> tuple[dict[str, Row], list[str]]:
-    """Returns the rows that hold by their files, and a problem for each row with a wrong or repeated file."""
-    lines: dict[str, int] = {}
+    """Returns the rows that hold by their files, and a problem for each row with a wrong or repeated file.
+
+    A row that says of a file what an earlier one says is passed over: tables of boxes have a row for each.
+    """
+    first: dict[str, Row] = {}
     kept, problems = {}, []
     lacking = {row.line for row in found.lacking}
     for row in sorted((*found.rows, *found.lacking), key=lambda row: row.line):
         if row.get(column) is None:
             continue
         file, fault = files.find(row.values[column])
-        if fault is None and lines.setdefault(file, row.line) != row.line:
-            fault = f"{row.values[column]} is in line {lines[file]} already"
+        if fault is None and (other := first.setdefault(file, row)) is not row:
+            if _said(row) == _said(other):
+                continue
+            fault = f"{row.values[column]} is in line {other.line} already"
         if fault is not None:
             problems.append(f"line {row.line}: {fault}")
         elif row.line not in lacking:
             kept[file] = row
     return kept, problems
+
+
+def _said(row: Row) -> tuple[object, ...]:
+    """Returns what a row says of its picture."""
+    columns = (*PATIENT_NAMES, *LABEL_NAMES, "mask", "site", "split")
+    return (*(row.get(column) for column in columns), row.groups)
 
 
 def files_in(store: Store, folder: str = "") -> tuple[list[str], int]:

@@ -53,12 +53,13 @@ def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -
 
 
 def _by_table(store: Store, options: ReaderOptions) -> Listing:
-    found = read_metadata(store, ("file", "label", "patient_id"), options)
+    patient = () if options.names is not None or TABLE in store else ("patient_id",)
+    found = read_metadata(store, ("file", "label", *patient), options)
     labels = {file: folded(row.values["label"]) for file, row in found.rows.items()}
     class_names = tuple(sorted(set(labels.values()), key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(
-        Entry(file, number[labels[file]], row.values["patient_id"], site=row.get("site"), split=part_of(row))
+        Entry(file, number[labels[file]], row.get("patient_id"), site=row.get("site"), split=part_of(row))
         for file, row in sorted(found.rows.items())
     )
     unlisted = sum(file not in found.listed for file in files_in(store)[0])

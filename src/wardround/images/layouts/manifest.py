@@ -24,11 +24,13 @@ from wardround.images.identity import folded
 from wardround.images.layouts.mask_classes import mask_classes
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
+from wardround.images.naming import TABLE
 from wardround.images.store import Store
 from wardround.images.table import (
     Files,
     bytes_of_table,
     checked,
+    names_for,
     part_of,
     pictures_of,
     refusal,
@@ -41,8 +43,6 @@ CLASSES = "classes.csv"
 EXPECTED = f"{MANIFEST} (image,patient and label or mask)"
 LOSSY_ENDINGS = (".jpeg", ".jpg")
 """A mask in one of these would have classes that no person drew."""
-
-_OTHER_NAMES = {"patient_id": "patient"}
 
 
 def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -59,15 +59,16 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
             f"the layout manifest must look like {EXPECTED}, but there is no {MANIFEST}.", code="data-no-manifest"
         )
     wanted = "mask" if task is Task.SEGMENTATION else "label"
-    table = table_of(store, MANIFEST, options, ("image", "patient"), _OTHER_NAMES)
+    required = ("image",) if options.names is not None or TABLE in store else ("image", "patient")
+    table = table_of(store, MANIFEST, options, required, names_for("image", "patient"))
     if wanted not in table.columns:
         raise DataError(
             f"{table.name} must have the column {wanted} for the task {task.value}; found: "
-            f"{', '.join(table.columns)}. Add it, or choose another task.",
+            f"{', '.join(table.columns)}. Call the column of the {wanted}s so, or choose another task.",
             code="data-column-missing",
         )
     files = Files(store, options.labels)
-    found = checked(table, ("image", "patient", wanted), options)
+    found = checked(table, [column for column in ("image", "patient", wanted) if column in table.columns], options)
     rows, problems = pictures_of("image", found, files)
     good, faults = _that_hold(rows, wanted, files)
     refusals = options.refused(refusal(table, [*found.problems, *problems, *faults], found.words))
@@ -92,10 +93,10 @@ def _entry(file: str, row: Row, number: dict[str, int], files: Files) -> Entry:
     return Entry(
         file,
         number[folded(row.values["label"])] if number else 0,
-        row.values["patient"],
+        row.get("patient"),
         site=row.get("site"),
         split=part_of(row),
-        mask=() if number else (files.find(row.values["mask"])[0],),
+        mask=() if number else (files.find(row.values["mask"], is_mask=True)[0],),
         groups=row.groups,
     )
 
@@ -128,7 +129,7 @@ def _wrong_kind(file: str, kind: str | None) -> str | None:
 
 def _wrong_mask(written: str, image: str, kind: str | None, files: Files) -> str | None:
     """Returns the fault of the mask that a row names, or None."""
-    mask, fault = files.find(written)
+    mask, fault = files.find(written, is_mask=True)
     if fault is not None:
         return f"mask {fault}"
     if mask == image:
@@ -159,7 +160,10 @@ def _mask_classes(store: Store) -> tuple[str, ...]:
 
 def _unlisted(table: Table, files: Files, names: Sequence[str]) -> tuple[str, ...]:
     listed = {
-        files.find(row.values[column])[0] for row in table.rows for column in ("image", "mask") if row.get(column)
+        files.find(row.values[column], is_mask=column == "mask")[0]
+        for row in table.rows
+        for column in ("image", "mask")
+        if row.get(column)
     }
     count = sum(_kind(name) is not None and name not in listed for name in names)
     return passed_over(count, "image", rest=f" in the folder without a row in {table.name}")
