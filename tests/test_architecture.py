@@ -226,6 +226,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "table",
         },
         "folder_copy": {"csv_file"},
+        "advice": {"all_pictures", "decode", "findings", "layouts", "store", "table"},
         # The one place where an entry gets its patient's id.
         "naming": {"csv_file", "entries", "findings", "identity", "listing", "store", "table"},
         "patients": {"entries", "findings"},
@@ -263,6 +264,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "loose": {"arrays", "decode", "dicom", "entries", "layouts", "store"},
         "quality": {"entries", "findings", "listing", "naming", "decode", "patients"},
         "load": {
+            "advice",
             "all_pictures",
             "arrays",
             "entries",

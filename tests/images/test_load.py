@@ -131,7 +131,7 @@ def test_an_empty_folder_says_what_was_expected_and_which_layouts_there_are(layo
 
 
 def test_another_layout_says_what_lies_there(root, tmp_path):
-    with pytest.raises(DataError, match=r"must look like \{train,test\}.*lies: ill/, well/\."):
+    with pytest.raises(DataError, match=r"must look like \{train,test\}.*lies: ill/, well/ \(\d pictures\)\."):
         load_images("chest_xray", root, cache_dir=tmp_path / "cache")
 
 

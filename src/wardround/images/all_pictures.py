@@ -80,6 +80,14 @@ def unread_tables(store: Store, pictures: Collection[str], read: Collection[str]
     return tuple(dict.fromkeys(islice(filter(None, notes), _MOST_NOTED)))
 
 
+def table_naming(store: Store, pictures: Collection[str]) -> str | None:
+    """Returns the first table at the top of the folder that names most of its rows' pictures; None without one."""
+    stems = {stem_of(name) for name in pictures}
+    tables = [name for name in store.names() if "/" not in name and name.lower().endswith(_TABLES)]
+    named = (name for name in tables[:_MOST_OPENED] if _names_pictures(store.head(name, _TABLE_HEAD), stems))
+    return next(named, None)
+
+
 def _note_of(store: Store, name: str, stems: Collection[str]) -> str | None:
     is_deep = "/" in name
     if name.lower().endswith(_WORKBOOKS):
@@ -89,7 +97,7 @@ def _note_of(store: Store, name: str, stems: Collection[str]) -> str | None:
         return None
     return (
         f"{'a table in a folder' if is_deep else name} names the pictures, and is not read; if it has their labels or "
-        "patients, write a manifest.csv (image, patient, label) from it"
+        "patients, call its columns image, patient and label, and give it as `[site] labels` with the layout manifest"
     )
 
 

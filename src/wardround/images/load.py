@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wardround.boundary.text import brief, steers
 from wardround.errors import DataError, as_one
+from wardround.images.advice import advice
 from wardround.images.all_pictures import list_all
 from wardround.images.arrays import open_container
 from wardround.images.entries import Target, Task
@@ -155,22 +156,22 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     except DataError as error:
         if "must look like" not in str(error):
             raise
-        raise DataError(f"{error} {_elsewhere(layout, store)}", code=error.code) from None
+        raise DataError(f"{error} {advice(layout, store)}", code=error.code) from None
     refusals = (*store.refusals, *listing.refusals, *options.refused(_wrong_names(listing)))
     listing = replace(listing, refusals=refusals, left_out=(*listing.left_out, *store.left_out))
     if not listing.entries:
         if listing.refusals:  # somebody only looks, and nothing is left to look at
             raise as_one(listing.refusals)
         raise DataError(
-            f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
-            f"{_elsewhere(layout, store)}"
+            f"the layout {layout} must look like {reader.expected}, but no picture lies so. "
+            f"{advice(layout, store)}"
         )
     listing = options.classified(with_persons(listing, options.names, store, looking=options.looking))
     names = listing.class_names
     if len(names) < 2 and options.classes is None and not options.looking:
         raise DataError(
             f"the layout {layout} must have two classes or more, got {', '.join(names) or 'none'}. It looks like "
-            f"{reader.expected}; add pictures of a second class.",
+            f"{reader.expected}; add pictures of a second class{''.join(f'; {note}' for note in listing.notes)}.",
             code="data-one-class",
         )
     if wanted is not Task.BINARY or len(names) <= 2:
@@ -269,20 +270,3 @@ def _wrong_names(listing: Listing) -> list[DataError]:
         code="data-name",
     )
     return [error] if wrong else []
-
-
-def _elsewhere(layout: str, store: Store) -> str:
-    others = ", ".join(name for name in LAYOUTS if name != layout)
-    tops = sorted({name.split("/", 1)[0] + "/" * ("/" in name) for name in store.names()})
-    found = shortened(tops) or "nothing"
-    tables = [name for name in tops if name.lower().endswith((".csv", ".tsv"))]
-    table = (
-        f" A table such as {tables[0]} is read by the layout manifest, as manifest.csv or by `[site] labels`, if its "
-        "columns are image, patient and label."
-        if tables
-        else ""
-    )
-    return (
-        f"In {store.root} lies: {found}.{table} Correct the folder, or choose another layout ({others}); pictures and "
-        "volumes in folders of any names are read by a manifest.csv (image, patient, and label or mask)."
-    )

@@ -16,6 +16,7 @@ from wardround.images.listing import ByPattern, Classes
         ("train_images", "test_images", "normal"),
         ("seg_train/seg_train/ill", "seg_test/seg_test/ill"),
         ("trainA", "testA"),
+        ("train_images", "train_thumbnails"),
         ("Training_Set/Training", "Evaluation_Set/Validation", "Test_Set/Test"),
         ("one/1. Original/a. Training Set", "one/1. Original/b. Testing Set"),
     ],

@@ -1,24 +1,30 @@
 """A table of labels that names patients, studies, series or images as the headers do, and stays in the hospital.
 
-    label, and one of patient_id, study_uid, series_uid, sop_uid[, site[, split]]
+    label, and one of patient_id, study_uid, series_uid, sop_uid, file[, site[, split]]
 
-What it names becomes pseudonyms as it is read. No sentence here quotes it, not even its first line, which may be a
-patient's where somebody forgot the names of the columns.
+`file` is a path below the folder, a file's name, or that without its ending, for any slice of a volume. What the table
+names becomes pseudonyms as it is read. No sentence here quotes it, not even its first line, which may be a patient's
+where somebody forgot the names of the columns.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from wardround.errors import DataError
 from wardround.images.csv_file import Table, read_table
+from wardround.images.entries import stem_of
 from wardround.images.identity import folded, likeness
 from wardround.images.listing import ReaderOptions
 from wardround.images.store import Store
 from wardround.images.table import bytes_of_table, checked, part_of, refusal, wrong_part
 
 LABELS = "labels.csv"
-COLUMNS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series", "sop_uid": "image"}
-"""Columns, and the kind of pseudonym that each is matched to."""
+COLUMNS = {
+    "patient_id": "patient", "study_uid": "study", "series_uid": "series", "sop_uid": "image", "file": "source",
+}  # fmt: skip
+"""Columns, and the kind of pseudonym that each is matched to; a file's is its place among those of the store."""
 
 
 _NAME = "the table of labels"
@@ -47,7 +53,7 @@ class LabelTable:
     """A table of labels.
 
     Args:
-        kind: of the pseudonyms: "patient", "study", "series" or "image".
+        kind: of the pseudonyms: "patient", "study", "series", "image" or "source".
         rows: by pseudonym.
         notes: of the table, without its content.
         refusals: of rows that do not hold.
@@ -78,7 +84,22 @@ def read_labels(store: Store, options: ReaderOptions, name_for: Callable[[str, s
     columns = [name for name in COLUMNS if name in table.columns]
     if len(columns) != 1:
         raise _wrong_columns()
-    return _matched(table, columns[0], name_for, options)
+    return _matched(table, columns[0], _by_files(store) if columns == ["file"] else name_for, options)
+
+
+def _by_files(store: Store) -> Callable[[str, str], str]:
+    """Returns the way from a file's name to its place in the store; one that several files have has none."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for file in store.names():
+        for name in (file, PurePosixPath(file).name, stem_of(file)):
+            names[name].add(file)
+
+    def place(kind: str, written: str) -> str:
+        path = PurePosixPath(written.replace("\\", "/")).as_posix()
+        found = names.get(path, set())
+        return store.alias(min(found)) if len(found) == 1 else f"{kind} {written}"
+
+    return place
 
 
 def _wrong_columns() -> DataError:

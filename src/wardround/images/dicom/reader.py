@@ -1,7 +1,7 @@
 """An export from a hospital's archive: any nesting, any file names; every patient under a pseudonym.
 
     **/*            DICOM files of any kind; what holds no picture is passed over and counted
-    labels.csv      label, and one of patient_id, study_uid, series_uid, sop_uid[, site[, split]]
+    labels.csv      label, and one of patient_id, study_uid, series_uid, sop_uid, file[, site[, split]]
 
 Identities of persons stop here. An entry is called `p-<patient>/s-<series>[/<number>[/<frame>]]` by pseudonyms
 under the hospital's own key; its sources are files as the store counts them. Notes count and give reasons; they name
@@ -139,7 +139,7 @@ def _table(
         return None, [error]
     none = DataError(
         f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS} (label, and one of "
-        "patient_id, study_uid, series_uid, sop_uid)."
+        "patient_id, study_uid, series_uid, sop_uid, file)."
     )
     return table, [] if table else [none]
 

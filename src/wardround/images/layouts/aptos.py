@@ -9,7 +9,7 @@ patient[, eye]), if the hospital made one, names them. The published test pictur
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from wardround.boundary.text import counted
 from wardround.errors import DataError
@@ -19,7 +19,7 @@ from wardround.images.findings import passed_over
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
-from wardround.images.table import Checked, checked, refusal, table_of
+from wardround.images.table import Checked, bytes_of_table, checked, refusal, table_of
 
 TABLE = "train.csv"
 FOLDER = "train_images"
@@ -61,6 +61,17 @@ def read_aptos(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) ->
     return Listing(
         tuple(entries), CLASS_NAMES[task], notes, refusals=refusals, is_ordered=True, target=task.target
     )
+
+
+def is_aptos(store: Store, table: Path | None) -> bool:
+    """Returns True where photographs lie beside a table of this layout: many sets have a train.csv and train_images.
+
+    A `table` that lies elsewhere goes before that of the folder.
+    """
+    if not any(name.startswith(f"{FOLDER}/") for name in store.names()) or not (table or TABLE in store):
+        return False
+    head = bytes_of_table(store, TABLE, table)[:1000].replace(b"\0", b"").lower()
+    return b"id_code" in head.replace(b" ", b"_")
 
 
 def _entry(row: Row, pictures: Mapping[str, Sequence[str]], task: Task) -> Entry:

@@ -41,7 +41,7 @@ def read_chest_xray(store: Store, task: Task, options: ReaderOptions = NO_OPTION
     parts = [files_in(store, f"{split}/{folder}") for split in SPLITS for folder in FOLDERS]
     files, num_others = [file for found, _ in parts for file in found], sum(others for _, others in parts)
     if not files:
-        raise DataError(f"the layout chest_xray must look like {EXPECTED}, but no picture lies there.")
+        raise DataError(f"the layout chest_xray must look like {EXPECTED}, but no picture lies so.")
     is_named_elsewhere = TABLE in store or isinstance(options.names, ByPattern | ByTable)
     table = None
     if METADATA in store or options.labels is not None:

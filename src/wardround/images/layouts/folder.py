@@ -100,7 +100,7 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     masks = in_masks if beside is not None else {}
     kept = [one for one in placed if one.file not in masks]
     listing, wrong = _listing(kept, options)
-    strange = no_classes({one.name for one in kept if folded(one.name) not in listed})
+    strange = None if beside else no_classes({one.name for one in kept if folded(one.name) not in listed})
     inside = None if strange else inside
     refusals += [error for error in (inside, beside, wrong, strange) if error is not None]
     if not (refusals or listed):
@@ -117,6 +117,7 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
             *listing.notes,
             *no_pictures(num_others),
             *loose,
+            *_below_one_class(listing.entries, listing.class_names),
             *_not_read(placed),
             *unread_tables(store, paths, (TABLE,)),
         ),
@@ -253,6 +254,17 @@ def _of_masks(images: set[str], masks: set[str]) -> DataError:
         "segmentation give a manifest.csv (image, patient, mask); for classification take the masks out of the "
         f"data folder, or give a {METADATA}; if the folders are classes, name them in `[data] classes`.",
         code="data-masks-beside-images",
+    )
+
+
+def _below_one_class(entries: Sequence[Entry], class_names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the note that the folders of patients below a single class may be the classes; it names no patient."""
+    below = {entry.patient for entry in entries} - {None}
+    if len(class_names) != 1 or len(below) < 2:
+        return ()
+    return (
+        f"{len(below):,} folders below {class_names[0]} are read as patients; if they are classes, give it as the data "
+        "folder",
     )
 
 

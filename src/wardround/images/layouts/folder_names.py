@@ -21,6 +21,18 @@ _NUMBERED = re.compile(rf"(.*?{WORD_START}(?:pt|Pt|PT|(?i:{_SHARD}|{_PERSON})))[
 """A numbered part of a set that was cut for its size, such as `images_001`, `HAM10000_images_part_1`, `fold_0`; or a
 patient or a visit, such as `patient00001`, `sub-01`, `study1`; not `pT1`, a stage of a tumour."""
 
+_OF_PICTURES = {
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "picture",
+    "pictures",
+    "thumbnail",
+    "thumbnails",
+    "input",
+    "data",
+}
 _LETTERS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
@@ -38,20 +50,19 @@ def no_classes(folders: Collection[str]) -> DataError | None:
 
 
 def parts_among(folders: Iterable[str]) -> tuple[str, ...]:
-    """Returns the names with a word for a published part, sorted, where the words are of two parts or more.
+    """Returns the names with a word for a published part, sorted: of two parts or more, or beside a word for pictures.
 
     >>> parts_among(["a. Training Set", "b. Testing Set", "TestSimple", "validated"])
     ('TestSimple', 'a. Training Set', 'b. Testing Set')
-    >>> parts_among(["positive test", "negative test"])
-    ()
+    >>> parts_among(["positive test", "negative test"]), parts_among(["train_images", "train_thumbnails", "other"])
+    ((), ('train_images', 'train_thumbnails'))
     """
-    named = {name: {PARTS[word] for word in _words(name) if word in PARTS} for name in folders}
+    words = {name: [word.casefold() for word in _LETTERS.findall(name)] for name in folders}
+    named = {name: {PARTS[word] for word in words[name] if word in PARTS} for name in words}
     parts: set[str] = set().union(*named.values())
-    return tuple(sorted(name for name, found in named.items() if found)) if len(parts) > 1 else ()
-
-
-def _words(name: str) -> list[str]:
-    return [word.casefold() for word in _LETTERS.findall(name)]
+    if len(parts) < 2:
+        named = {name: found for name, found in named.items() if not _OF_PICTURES.isdisjoint(words[name])}
+    return tuple(sorted(name for name, found in named.items() if found))
 
 
 def _alike_but_for_numbers(folders: Iterable[str]) -> list[str]:

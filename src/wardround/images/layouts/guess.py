@@ -24,23 +24,20 @@ def guess_layout(store: Store, table: Path | None = None) -> str:
         return "medmnist"
     if found := _segmentation(store):
         return found
-    has_photographs = any(name.startswith(f"{aptos.FOLDER}/") for name in store.names())
     for name, file, is_there in (
         ("bids", bids.PARTICIPANTS, True),
         ("manifest", manifest.MANIFEST, True),
-        ("aptos", aptos.TABLE, has_photographs),  # many sets have a train.csv
+        ("aptos", aptos.TABLE, aptos.is_aptos(store, table)),
     ):
-        if (file in store and is_there) or (table is not None and table.name == file):
+        if (file in store and is_there) or (table is not None and table.name == file and is_there):
             return name
     tops = {tuple(name.split("/")[:2]) for name in files_in(store)[0] if name.count("/") >= 2}
     classes = {folder for part, folder in tops if part in chest_xray.SPLITS}
     if classes and classes <= {*chest_xray.FOLDERS}:  # other classes are another set's
         return "chest_xray"
-    if (
-        METADATA not in store
-        and not files_in(store)[0]
-        and any(not name.endswith(ENDINGS) and is_dicom(store.head(name, 132)) for name in store.names()[:_TRIED])
-    ):
+    if not files_in(store)[0] and any(
+        not name.endswith(ENDINGS) and is_dicom(store.head(name, 132)) for name in store.names()[:_TRIED]
+    ):  # downloads of archives have a metadata.csv of their series
         return "dicom"
     return "folder" if table is None or table.name == METADATA else "manifest"
 
