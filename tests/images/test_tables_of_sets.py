@@ -57,6 +57,12 @@ def test_a_mask_is_no_picture_of_its_name_and_a_picture_no_mask(tmp_path):
     assert files.find("b")[1] == "b is missing (masks/b.png is there)"
 
 
+def test_the_name_of_the_set_itself_makes_no_masks_of_its_pictures(tmp_path):
+    for one in ("lgg-segmentation/p1/a.png", "lgg-segmentation/p2/b.png"):
+        picture(tmp_path, one)
+    assert Files(open_store(tmp_path)).find("a")[0] == "lgg-segmentation/p1/a.png"
+
+
 def test_a_row_for_each_box_is_one_picture_unless_rows_differ(tmp_path):
     for one in ("a.png", "b.png"):
         picture(tmp_path, one)

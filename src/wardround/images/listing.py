@@ -33,6 +33,7 @@ class Listing:
         shared_series: SeriesInstanceUIDs that have files of two patients or more, each with these patients.
         called: the name that the reader gives to a patient of this id, a pseudonym where it gives them.
         target: of the predictions.
+        mask_values: in files of masks that stand for the classes, which rise; empty where the number of a class does.
         volumes: three-dimensional.
         channels: of every volume; pictures have as many as the study asks for.
         unions: of the classes of masks, which are scored in place of each class; empty where each is scored alone.
@@ -50,6 +51,7 @@ class Listing:
     shared_series: tuple[tuple[str, ...], ...] = ()
     called: Callable[[str], str] = field(default=folded, compare=False, repr=False)
     target: Target = Target.CLASSES
+    mask_values: tuple[int, ...] = ()
     volumes: bool = False
     channels: int = 1
     unions: tuple[Region, ...] = ()

@@ -152,9 +152,15 @@ class Files:
         called = unicodedata.normalize("NFC", written).casefold()
         for found in (self._by_name.get(called), self._by_bare_name.get(called)):
             if found:
-                masks = [file for file in found if any(map(is_of_masks, file.split("/")[:-1]))]
+                masks = [file for file in found if any(map(is_of_masks, file.split("/")[self._around : -1]))]
                 return (masks or found) if is_mask else [file for file in found if file not in masks]
         return []
+
+    @cached_property
+    def _around(self) -> int:
+        """The number of folders that lie around all pictures and volumes; the set's own name is none of masks."""
+        folders = [file.split("/")[:-1] for found in self._by_name.values() for file in found]
+        return len(posixpath.commonprefix(folders))
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:

@@ -106,10 +106,10 @@ def test_the_background_may_have_another_name(root):
     [
         ((), "masks must come with a classes.csv"),
         (("index,name",), "rows below its first line"),
-        (("index,name", "2,tumour"), "without a gap.* got: 0, 2"),
+        (("index,name", "256,tumour"), "up to 255 .* got: 0, 256"),
         (("index,name", "1,a", "1,b"), "line 3: index 1 has two names"),
         (("index,name", "one,a", "1,"), "2 problems: line 2 must have a whole number"),
-        (("index,name", f"{'9' * 5000},a"), "without a gap"),
+        (("index,name", f"{'9' * 5000},a"), "up to 255"),
         (("number,name", "1,a"), "missing: index"),
     ],
 )

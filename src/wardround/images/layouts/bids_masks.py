@@ -96,7 +96,11 @@ def _names_of(store: Store, mask: str) -> tuple[str, ...]:
             path = PurePosixPath(name)
             is_table = path.parent == folder and (path.name == "dseg.tsv" or path.name.endswith("_dseg.tsv"))
             if is_table and _entities(name).items() <= entities.items():
-                return mask_classes(path.name, bytes_of_table(store, name, None))
+                names, values = mask_classes(path.name, bytes_of_table(store, name, None))
+                if values:
+                    numbers = shortened([str(value) for value in values])
+                    raise _refused(f"values without a gap in {path.name}", numbers)
+                return names
     raise _refused("a table ..._dseg.tsv (index, name) that names the values of a dseg", f"none for {mask}")
 
 

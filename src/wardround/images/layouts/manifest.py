@@ -3,7 +3,8 @@
     image       a picture, or a NIfTI volume; all of one kind
     patient     whose it is
     label       its class, for classification and grading
-    mask        a picture or volume of class numbers, for segmentation; classes.csv (index,name) names them
+    mask        a picture or volume of class numbers, for segmentation; classes.csv (index,name) names them, also
+                numbers with a gap, such as 1, 2, 4
     site, split, group:<name>       where there are any: the hospital, train/val/test, a subgroup such as group:sex
 
 Files are named relative to the data folder, or to the folder of a table that lies elsewhere. Every row is checked
@@ -21,7 +22,7 @@ from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import PICTURE_ENDINGS, Entry, Task
 from wardround.images.findings import passed_over
 from wardround.images.identity import folded
-from wardround.images.layouts.mask_classes import mask_classes
+from wardround.images.layouts.mask_classes import MaskClasses, mask_classes
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.naming import TABLE
@@ -74,7 +75,8 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
     refusals = options.refused(refusal(table, [*found.problems, *problems, *faults], found.words))
     is_mask = wanted == "mask"
     labels = {folded(row.values["label"]) for row in good.values()} if not is_mask else set()
-    class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
+    of_masks = _mask_classes(store) if is_mask else None
+    class_names = of_masks.names if of_masks else tuple(sorted(labels, key=numbers_first))
     number = {} if is_mask else {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(file, good[file], number, files) for file in sorted(good))
     volumes = bool(entries) and entries[0].file.lower().endswith(VOLUME_ENDINGS)
@@ -84,6 +86,7 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
         (*found.notes, *_unlisted(table, files, store.names())),
         refusals=refusals,
         target=task.target,
+        mask_values=of_masks.values if of_masks else (),
         volumes=volumes,
         decoder=NIFTI if volumes else PILLOW,
     )
@@ -123,7 +126,7 @@ def _wrong_kind(file: str, kind: str | None) -> str | None:
     own = _kind(file)
     if own is None:
         known = ", ".join((*PICTURE_ENDINGS, *VOLUME_ENDINGS))
-        return f"{file} is neither a picture nor a volume ({known})"
+        return f"{file} is neither a picture nor a volume ({known}); save it as one"
     return None if own == kind else f"{file} is a {own}, and the first row names a {kind}; keep them in two tables"
 
 
@@ -135,7 +138,7 @@ def _wrong_mask(written: str, image: str, kind: str | None, files: Files) -> str
     if mask == image:
         return f"{mask} is named as image and as mask"
     if mask.lower().endswith(LOSSY_ENDINGS):
-        return f"the mask {mask} is a JPEG, which changes class numbers; save it as PNG"
+        return f"the mask {mask} is a JPEG, which changes class numbers; cut it at 128, and save 0 and 255 as PNG"
     wrong = _wrong_kind(mask, kind)
     return wrong and f"mask {wrong}"
 
@@ -147,7 +150,7 @@ def _kind(file: str) -> str | None:
     return "picture" if name.endswith(PICTURE_ENDINGS) else None
 
 
-def _mask_classes(store: Store) -> tuple[str, ...]:
+def _mask_classes(store: Store) -> MaskClasses:
     """Returns the names of mask values, from classes.csv."""
     if CLASSES not in store:
         raise DataError(

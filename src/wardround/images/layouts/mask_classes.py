@@ -1,5 +1,7 @@
 """Names of the values of masks, from a table with the columns index and name."""
 
+from typing import NamedTuple
+
 from wardround.errors import DataError
 from wardround.images.csv_file import read_table
 from wardround.images.findings import shortened
@@ -11,15 +13,22 @@ BACKGROUND = "background"
 _MAX_CLASSES = 256
 
 
-def mask_classes(name: str, data: bytes) -> tuple[str, ...]:
-    """Returns the names of the values 0, 1, ...; value 0 is the background unless the table says otherwise.
+class MaskClasses(NamedTuple):
+    """Names of the classes of masks, and the values that stand for them in files, which rise; empty for 0, 1, 2, ..."""
+
+    names: tuple[str, ...]
+    values: tuple[int, ...] = ()
+
+
+def mask_classes(name: str, data: bytes) -> MaskClasses:
+    """Returns the names of the values of masks; value 0 is the background unless the table says otherwise.
 
     Args:
         name: of the table, for sentences.
         data: its bytes.
 
     Raises:
-        DataError: no table, or indices that are no numbers, have two names or have a gap.
+        DataError: no table, or indices that are no numbers of a byte or have two names.
     """
     table = read_table(name, data, ("index", "name"))
     problems = [
@@ -38,10 +47,12 @@ def mask_classes(name: str, data: bytes) -> tuple[str, ...]:
     if problems:
         raise refusal(table, problems)[0]
     named.setdefault(0, BACKGROUND)
-    if not 2 <= len(named) <= _MAX_CLASSES or max(named) != len(named) - 1:
+    values = tuple(sorted(named))
+    if len(values) < 2 or values[-1] >= _MAX_CLASSES:
         raise DataError(
-            f"{name} must number the classes 1, 2, ... without a gap, up to {_MAX_CLASSES - 1} (0 is the "
-            f"background), got: {shortened([str(index) for index in sorted(named)])}. Number them anew.",
+            f"{name} must number the classes 1, 2, ... up to {_MAX_CLASSES - 1} (0 is the background), got: "
+            f"{shortened([str(index) for index in values])}. Number them anew, and the masks as well.",
             code="data-class-numbers",
         )
-    return tuple(named[index] for index in range(len(named)))
+    names = tuple(named[value] for value in values)
+    return MaskClasses(names, values if values[-1] >= len(values) else ())

@@ -6,17 +6,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from wardround.errors import DataError
 from wardround.images.archives import MAX_BYTES
 from wardround.images.decode.pillow import MAX_PIXELS
 from wardround.images.decode.quiet import QUIET
-from wardround.images.decode.raw import Raw
+from wardround.images.decode.raw import Mask, Raw
 from wardround.images.entries import Entry, Target
 from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phantom_digests
 from wardround.images.listing import Listing
@@ -178,7 +180,7 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
             for prepared in _in_turn(pool, opened_each, _shares(groups, num_bytes), most):
                 yield from prepared
 
-        source = (listing.decoder.key, MAX_PIXELS)
+        source = (listing.decoder.key, MAX_PIXELS, *listing.mask_values)
         return digests, _cached(source, digests, wanted, fill, has_masks=listing.target is Target.MASKS)
 
 
@@ -309,8 +311,22 @@ def _prepared(raw: Raw | DataError, listing: Listing, recipe: Recipe) -> Prepare
     try:
         if (raw.mask is None) == (listing.target is Target.MASKS):
             return "a mask must lie beside every picture that is segmented, and beside no other"
+        if raw.mask is not None and listing.mask_values:
+            raw = replace(raw, mask=_numbered(raw.mask, listing.mask_values))
         if raw.mask is not None and raw.mask.max(initial=0) >= len(listing.class_names):
             return f"a mask must hold the classes 0 to {len(listing.class_names) - 1}, got {raw.mask.max()}"
         return recipe.prepare(raw)
     except DataError as error:
         return str(error)
+
+
+def _numbered(mask: Mask, values: tuple[int, ...]) -> Mask:
+    """Returns the number of the class of every pixel; a picture of 0 and 255 alone is decoded to 0 and 1 already."""
+    known = dict(zip(values, range(len(values)), strict=True)) | ({1: 1} if values == (0, 255) else {})
+    strange = np.setdiff1d(mask, list(known))
+    if strange.size:
+        listed = ", ".join(map(str, values))
+        raise DataError(f"a mask must hold the values {listed} of classes.csv, got {strange[0]}")
+    numbers = np.zeros(256, np.uint8)
+    numbers[list(known)] = list(known.values())
+    return numbers[mask]

@@ -213,7 +213,10 @@ class VolumeRecipe:
                 "a volume must have a spacing and an orientation, got a picture. Leave volume_size out."
             )
         if len(raw.values) != self.channels:
-            raise DataError(f"every volume must have {counted(self.channels, 'channel')}, got {len(raw.values)}.")
+            raise DataError(
+                f"every volume must have {counted(self.channels, 'channel')}, got {len(raw.values)}. Of a series over "
+                "time save single volumes; channels are read in the layouts decathlon and nnunet."
+            )
         values, mask, padding = np.asarray(raw.values, dtype=np.float32), raw.mask, raw.padding
         if self.spacing is not None:
             values, mask, padding = resampled(values, mask, raw.affine, self.spacing, padding)
