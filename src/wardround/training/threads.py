@@ -5,7 +5,7 @@ much there. All cores are taken only where they are faster by `GAIN`, measured o
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -48,13 +48,13 @@ def faster(step: Callable[[], object], cores: int) -> int:
     return cores if GAIN * min(taken[cores]) < min(taken[1]) else 1
 
 
-def least_seconds(step: Callable[[], object], cores: int = 1) -> float:
-    """Returns the least seconds of three steps on one thread, and of three on `cores`, which wait for other programs.
+def least_seconds(step: Callable[[], object], numbers: Collection[int] = (1,)) -> float:
+    """Returns the least seconds of three steps on each number of threads; several wait for other programs.
 
     The first step may look at a network, once for all rounds.
     """
     found = []
-    for threads in sorted({1, cores}) * _TIMES:
+    for threads in sorted(numbers) * _TIMES:
         with using_threads(threads):
             started = time.perf_counter()
             step()

@@ -7,7 +7,8 @@ from tests.errors import raises_code
 from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
-from wardround.images.load import Volumes, load_images
+from wardround.images.load import load_images
+from wardround.images.rows.recipe import PictureRecipe, VolumeRecipe
 
 
 def masked(root, values, classes, *, as_volumes, dtype=np.uint8):
@@ -37,8 +38,8 @@ def masked(root, values, classes, *, as_volumes, dtype=np.uint8):
 
 def load(root, *, as_volumes):
     return load_images(
-        "manifest", root, cache_dir=root.parent / "cache", task="segmentation", image_size=8,
-        volumes=Volumes((8, 8, 8)) if as_volumes else None,
+        "manifest", root, cache_dir=root.parent / "cache", task="segmentation",
+        recipes=[VolumeRecipe((8, 8, 8)) if as_volumes else PictureRecipe(8, 1)],
     )  # fmt: skip
 
 

@@ -26,11 +26,11 @@ from wardround.training.workbench import Workbench
 
 def probe(study: Study, network: Network, target: Target, shape: tuple[int, ...]) -> tuple[float, int]:
     """Returns seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
-    cores = _cores(study, network)
+    threads = _threads_of(study, network)
 
     def seconds_of(pictures: int) -> float:
         bench, everyone = made_up_bench(study, network, target, shape, pictures)
-        return least_seconds(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0), cores)
+        return least_seconds(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0), threads)
 
     seconds_of(2)  # the first call loads and compiles
     seconds, pictures = seconds_of(2), 2
@@ -42,10 +42,11 @@ def probe(study: Study, network: Network, target: Target, shape: tuple[int, ...]
     return seconds / pictures, gradients
 
 
-def _cores(study: Study, network: Network) -> int:
-    """Returns the threads that a matrix product of the run takes at most."""
-    chosen = study.performance.threads is not None or kept_on_processor(study, network) is None
-    return torch.get_num_threads() if chosen else 1
+def _threads_of(study: Study, network: Network) -> set[int]:
+    """Returns the numbers of threads of which a matrix product of the run will take one."""
+    if study.performance.threads is not None:
+        return {study.performance.threads}
+    return {1} if kept_on_processor(study, network) else {1, torch.get_num_threads()}
 
 
 def local_probe(
@@ -58,8 +59,8 @@ def local_probe(
     pictures, clip = max(1, min(of_step, 64)), clip_of(plan.training).norm
     bench, everyone = made_up_bench(study, network, target, shape, pictures)
     at_work = at_work_of(study, bench)
-    cores = 1 if at_work > 1 else _cores(study, network)
-    seconds = least_seconds(lambda: bench.gradient_sums(bench.initial_weights, [everyone], clip, 0), cores)
+    threads = {1} if at_work > 1 else _threads_of(study, network)
+    seconds = least_seconds(lambda: bench.gradient_sums(bench.initial_weights, [everyone], clip, 0), threads)
     return seconds / pictures / at_work
 
 
