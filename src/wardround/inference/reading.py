@@ -23,15 +23,13 @@ from wardround.images.loose import (
     open_given,
     unlabelled,
 )
+from wardround.images.quality.measure import COLOURED
 from wardround.images.rows.fit import Fit
 from wardround.images.rows.placement import Placement, placement_of
 from wardround.images.rows.recipe import MOST_CUT_OFF, VERSION, PictureRecipe, Recipe, Rows, View, VolumeRecipe
 from wardround.images.store import Store
 from wardround.inference.answers import Sources
 from wardround.models.card import ModelCard, PictureInput
-
-_COLOURED = 0.04
-"""Mean distance of the largest and the smallest channel, 0..1, from which a picture is called coloured."""
 
 _CONSTANT = 3
 """Levels of 255 between which nine tenths of a constant picture lie."""
@@ -238,4 +236,4 @@ def _is_coloured(content: bytes, raw: Raw) -> bool:
         return False
     step = max(1, min(picture.shape[1:]) // _COLOUR_SIDE)
     few = np.asarray(picture[:, ::step, ::step], dtype=np.float64)
-    return float((few.max(axis=0) - few.min(axis=0)).mean()) / 255 > _COLOURED
+    return float((few.max(axis=0) - few.min(axis=0)).mean()) / 255 > COLOURED

@@ -29,7 +29,6 @@ TABLE_1: Mapping[float | None, tuple[float, ...]] = {
 """Accuracy by the epsilon that was claimed (None: no noise), one number a group."""
 ALONE = {2: 0.72, 3: 0.66}
 """Accuracy of a hospital alone, in the text of Figure 4: of the third group and of the fourth."""
-METRICS = (("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"), ("auroc", "AUROC"))
 BEFORE, UPLOADED = "before its noise", "as uploaded"
 CHOICES = (
     "Not published, and fixed by us: batches of 32, Adam with learning rate 0.001, slope 0.01 of LeakyReLU, one grey "
@@ -122,7 +121,7 @@ def figure_5(request: Request) -> Table:
     repaired = request.repaired(linear.rows(request, group, (8.0,), DELTA))
     return Table(
         "yuan-fig5", "Yuan et al., Figure 5: larger networks alone, a small one together", SOURCE, request.sentence,
-        METRICS, (*rows, *repaired), scale.shrunk, notes=(_ORDER, CHOICES, linear.NOTE, RELEASES),
+        linear.METRICS, (*rows, *repaired), scale.shrunk, notes=(_ORDER, CHOICES, linear.NOTE, RELEASES),
         baselines=baselines_of(list(found.values())),
     )  # fmt: skip
 
@@ -194,7 +193,7 @@ def _table(
         rows += _alone_rows(number, group, [found[key] for key in singles[group.key]])
         rows += [row for row in repaired if row.setting == group.setting]
     return Table(
-        name, title, SOURCE, request.sentence, METRICS, tuple(rows), request.scale.shrunk,
+        name, title, SOURCE, request.sentence, linear.METRICS, tuple(rows), request.scale.shrunk,
         notes=(*notes, linear.NOTE, RELEASES), figure=_figure(rows), baselines=baselines_of(list(found.values())),
     )  # fmt: skip
 
@@ -204,7 +203,7 @@ def _figure(rows: Sequence[Row]) -> Figure:
     shown = [
         row for row in rows if UPLOADED not in row.name and not row.name.startswith(("the ring", "averaging"))
     ]
-    return by_setting(shown, *METRICS[0])
+    return by_setting(shown, *linear.METRICS[0])
 
 
 def _sigma(epsilon: float | None) -> float:

@@ -15,7 +15,7 @@ from wardround.images.dicom.values import num_frames, whole_number
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_RLE = "1.2.840.10008.1.2.5"
+RLE = "1.2.840.10008.1.2.5"
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93, 201, 202, 203))
 
 
@@ -36,7 +36,7 @@ def check_frames(found: "Dataset", syntax: str, frame: int | None) -> None:
         streams = iter([get_frame(data, frame, number_of_frames=frames, extended_offsets=extended)])
     said = tuple(whole_number(found, keyword, 1) for keyword in ("Rows", "Columns", "SamplesPerPixel"))
     for stream in streams:
-        if syntax == _RLE:
+        if syntax == RLE:
             # Run lengths may grow a frame; honest ones do not double it.
             if len(stream) > 1024 + 2 * said[0] * said[1] * said[2] * whole_number(found, "BitsAllocated", 8) // 8:
                 raise DataError(_UNLIKE)

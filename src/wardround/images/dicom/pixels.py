@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from wardround.errors import DataError
 from wardround.images.decode.pillow import MAX_PIXELS, Picture
-from wardround.images.dicom.codestream import check_frames
+from wardround.images.dicom.codestream import RLE, check_frames
 from wardround.images.dicom.parse import UNCOMPRESSED
 from wardround.images.dicom.values import (
     first_with,
@@ -38,7 +38,6 @@ MAX_VOXELS = 400_000_000
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_RLE = "1.2.840.10008.1.2.5"
 _CELLS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 _Array = npt.NDArray[Any]
 _Physical = npt.NDArray[np.float64]
@@ -113,9 +112,9 @@ def _decoded(found: "Dataset", frame: int | None) -> _Array:
     plugin = ""
     if syntax.is_encapsulated:
         check_frames(found, str(syntax), frame)
-        if str(syntax) == _RLE and "pylibjpeg" in get_decoder(syntax).available_plugins:
+        if str(syntax) == RLE and "pylibjpeg" in get_decoder(syntax).available_plugins:
             plugin = "pylibjpeg"  # pydicom's own decoder, which is asked next, makes room for all that is claimed
-    has_cells = not syntax.is_encapsulated or str(syntax) == _RLE  # other codestreams hold numbers, not cells
+    has_cells = not syntax.is_encapsulated or str(syntax) == RLE  # other codestreams hold numbers, not cells
     with _whole_cells(found, is_wanted=has_cells) as (above, below):
         pixels: _Array = pixel_array(found, index=frame, decoding_plugin=plugin, view_only=True)
     return (pixels << above) >> (above + below) if above or below else pixels
@@ -184,10 +183,7 @@ def physical_of(found: "Dataset") -> list[npt.NDArray[np.float32]]:
 
     What the header calls padding is NaN.
     """
-    if text(found, "PhotometricInterpretation") not in _GREY:
-        raise DataError("a volume must be made of grey slices, this one is not. Leave it out.")
-    frames = stored(found)
-    if frames.ndim != 3:
+    if text(found, "PhotometricInterpretation") not in _GREY or (frames := stored(found)).ndim != 3:
         raise DataError("a volume must be made of grey slices, this one is not. Leave it out.")
     made = [
         _rescaled(pixels, groups).astype(np.float32) for pixels, groups in zip(frames, grouped(found), strict=True)
