@@ -71,7 +71,7 @@ def test_noise_does_not_depend_on_the_number_of_threads(monkeypatch, dtype):
     rows = []
     for processors in (1, 2, 4):
         monkeypatch.setattr("os.cpu_count", lambda processors=processors: processors)
-        values = np.ones((1 << 20) + 3, dtype=dtype)
+        values = np.ones((1 << 21) + 3, dtype=dtype)
         stream("threads").add_normal(values, 0.5)
         rows.append(values)
     assert np.array_equal(rows[0], rows[1])

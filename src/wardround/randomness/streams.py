@@ -31,7 +31,8 @@ from wardround.randomness.places import Names
 Float64 = npt.NDArray[np.float64]
 
 _CHUNK = 1 << 18  # variates drawn at a time: enough that threads seldom wait for the interpreter
-_CHUNKS_FOR_THREADS = 4
+_CHUNKS_FOR_THREADS = 8
+"""Chunks below which one thread draws alone: torch's threads wait actively after a step, and others find no core."""
 _ZEROS = memoryview(bytes(4 * _CHUNK))
 _TAIL = np.uint32(1 << 12)
 """A radius whose 32-bit uniform is below this many steps gets 31 bits more."""
