@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from wardround.per_patient import process
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
 from wardround.per_patient.engine import take
-from wardround.per_patient.process import in_the_heap, outside_the_heap
+from wardround.per_patient.process import in_the_heap, keep_all_in_heap, outside_the_heap
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -115,6 +116,21 @@ def test_memory_of_every_size_of_a_step_lies_in_the_heap(monkeypatch: pytest.Mon
             assert limits[mapped_at_most] > 0
         assert limits[mapped_at_most] == 0
     assert limits[mapped_at_most] > 0
+
+
+def test_a_process_that_only_takes_steps_checks_in_the_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside, every page would be cleared for each patient, and anew in the steps after the check."""
+    calls: list[object] = []
+    library = SimpleNamespace(mallopt=lambda *limit: calls.append(limit), malloc_trim=calls.append)
+    monkeypatch.setattr("wardround.per_patient.process._glibc", lambda: library)
+    for name in ("_mapped", "_keeps_all"):
+        monkeypatch.setattr(f"wardround.per_patient.process.{name}", getattr(process, name))
+    keep_all_in_heap()
+    assert (-4, 0) in calls  # M_MMAP_MAX of malloc.h
+    calls.clear()
+    with outside_the_heap():
+        pass
+    assert not calls
 
 
 def test_only_a_batch_that_is_checked_is_computed_outside_of_the_heap(monkeypatch: pytest.MonkeyPatch) -> None:
