@@ -1,5 +1,6 @@
 """Refusals of folders that no reader fits, and layouts that are guessed: each names the way that then works."""
 
+import nibabel
 import numpy as np
 import pytest
 from tests.errors import raises_code
@@ -7,7 +8,7 @@ from tests.images.test_field_sets import listed, picture
 
 from wardround.errors import DataError
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.load import open_layout
+from wardround.images.load import Volumes, load_images, open_layout
 from wardround.images.store import open_store
 
 
@@ -88,3 +89,20 @@ def test_the_metadata_csv_of_an_archive_beside_dicom_is_no_table_of_pictures(tmp
     (tmp_path / "LUNG1-001/1-001.dcm").write_bytes(b"\0" * 128 + b"DICM")
     with open_layout(None, tmp_path) as store:
         assert guess_layout(store) == "dicom"
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((8, 9), "Save it with a third axis of length 1"),
+        ((8, 9, 4, 5), "Of a series over time save single volumes"),
+    ],
+)
+def test_a_flat_volume_and_a_series_over_time_come_with_the_shape_that_is_read(tmp_path, shape, said):
+    for number, label in enumerate(("ill", "well")):
+        values = np.random.default_rng(number).integers(0, 99, shape).astype(np.int16)
+        (tmp_path / f"{label}.nii").write_bytes(nibabel.Nifti1Image(values, np.eye(4)).to_bytes())
+    (tmp_path / "manifest.csv").write_text("image,patient,label\nill,p,ill\nwell,q,well\n")
+    with raises_code(DataError, "data-unreadable") as caught:
+        load_images("manifest", tmp_path, cache_dir=tmp_path / ".cache", volumes=Volumes((8, 8, 8)))
+    assert said in str(caught.value)

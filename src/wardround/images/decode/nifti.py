@@ -281,7 +281,11 @@ def _needed_bytes(header: Any) -> int:
     if len(shape) not in (3, 4) or min(shape) < 1 or (len(shape) == 4 and shape[3] > MAX_CHANNELS):
         raise DataError(
             f"a volume must have the axes x, y, z, and at most {MAX_CHANNELS} channels, got shape {shape}. "
-            "Save each picture of a series as a file of its own."
+            + (
+                "Save it with a third axis of length 1."
+                if len(shape) == 2
+                else "Save each picture of a series as a file of its own."
+            )
         )
     dtype = header.get_data_dtype()
     if dtype.fields is not None or dtype.kind not in "iuf":
