@@ -1,5 +1,7 @@
 """Patients with several pictures at a large linear layer, whose gradients are not formed but where terms cancel."""
 
+import math
+
 import pytest
 import torch
 from tests.per_patient.oracle import cross_entropy
@@ -63,3 +65,20 @@ def test_pictures_that_cancel_do_not_exceed_the_clip(small):
         labels = torch.stack([gradient, -(1 + small) * gradient])
         batch = PatientBatch(picture.expand(2, 64).clone(), labels, torch.zeros(2, dtype=torch.int64), 1)
         assert float(clipped_sum(layer, loss, batch, clipping_norm=1.0).vector.norm()) <= 1.0
+
+
+@pytest.mark.usefixtures("_every_layer_is_large")
+@pytest.mark.parametrize("lost", [None, 3], ids=["all are finite", "one is not"])
+def test_formed_gradients_add_up_alike_in_parts(network, lost, monkeypatch):
+    """One patient at a time to the bits of all at once; one who is not finite adds nothing and moves nobody."""
+    pictures = pictures_of_noise()
+    kept = (-1 if lost is None else lost) != PATIENT
+    known = clipped_sum(network, cross_entropy, batch_of(pictures, kept), clipping_norm=0.3).vector
+    pictures[~kept] = math.nan
+    monkeypatch.setattr("wardround.per_patient.tape.MOST_CANCELLED", math.inf)  # all are formed
+    sums = []
+    for most in (1 << 24, 1):
+        monkeypatch.setattr("wardround.per_patient.sums._BYTES_AT_ONCE", most)
+        sums.append(clipped_sum(network, cross_entropy, batch_of(pictures), clipping_norm=0.3).vector)
+    assert torch.equal(*sums)
+    torch.testing.assert_close(sums[0], known, rtol=1e-10, atol=1e-12)

@@ -24,6 +24,7 @@ _LARGEST_IN_HEAP = 1 << 25
 _WHILE_CHECKING, _BETWEEN_STEPS = 1 << 20, 1 << 30
 _MAPPED_BY_DEFAULT = 1 << 16
 _mapped = _MAPPED_BY_DEFAULT
+_ALL = -1
 _keeps_all = False
 _KEPT_AT_TOP, _MAPPED_FROM, _MAPPED_AT_MOST = -1, -3, -4
 """`M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` and `M_MMAP_MAX` of glibc's malloc.h."""
@@ -109,11 +110,11 @@ def keep_heap() -> None:
     if library is not None:
         library.mallopt(_MAPPED_AT_MOST, _mapped)
         library.mallopt(_MAPPED_FROM, _LARGEST_IN_HEAP)
-        library.mallopt(_KEPT_AT_TOP, _BETWEEN_STEPS)
+        library.mallopt(_KEPT_AT_TOP, _ALL if _keeps_all else _BETWEEN_STEPS)
 
 
 def keep_all_in_heap() -> None:
-    """Does as `keep_heap`, and maps nothing from now on, in checks neither: for a process that only takes steps.
+    """Keeps all free memory, and maps nothing from now on, in checks neither: for a process that only takes steps.
 
     Vectors above 32 MB, as long as the weights, would have every page cleared in each step. A check outside of the heap
     would have every page cleared for each patient, and steps after it would begin with an empty heap: a third of the

@@ -26,6 +26,10 @@ def norms_of(microbatch: Microbatch, layout: Layout, sections: dict[str, int] | 
     return squares.sqrt()
 
 
+_BYTES_AT_ONCE = 1 << 24
+"""Clipped gradients that are formed to be added, at most, unless one is larger: more clear pages in each step."""
+
+
 @dataclass(frozen=True)
 class Factors:
     """Clipping factors of each patient's gradient.
@@ -102,10 +106,15 @@ def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors
 def _add_formed(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors: Factors) -> None:
     """Adds gradients of patients that were left out of the deferred uses."""
     for names, patients, gradients_of_names in tape.formed:
+        owners = owner[patients.cpu()].to(totals.device)
         for name, gradients in zip(names, gradients_of_names, strict=True):
-            clean = torch.where(factors.finite[patients][:, None], gradients.reshape(len(patients), -1), 0.0)
-            clipped = factors.of(name, gradients.dtype)[patients][:, None] * clean
-            totals[:, layout.place(name)].index_add_(0, owner[patients.cpu()].to(totals.device), clipped)
+            rows, into = gradients.reshape(len(patients), -1), totals[:, layout.place(name)]
+            weights = factors.of(name, gradients.dtype)[patients]
+            at_once = max(1, _BYTES_AT_ONCE // max(1, rows.shape[1] * rows.element_size()))
+            for first in range(0, len(patients), at_once):  # added one after the other in any case
+                some = slice(first, first + at_once)
+                clipped = weights[some, None] * factors.cleaned(rows[some], patients[some])
+                into.index_add_(0, owners[some], clipped)
 
 
 def _add_deferred(
