@@ -109,6 +109,20 @@ def test_a_column_of_persons_without_a_value_says_that_nobody_knows_them(tmp_pat
         listed(tmp_path, layout)
 
 
+@pytest.mark.parametrize("other", ["subject_id", "participant_id"])
+def test_an_empty_column_of_persons_beside_another_is_refused(tmp_path, other):
+    """The table knows the persons: one picture must not become what is protected."""
+    eyes(tmp_path, f"image,label,patient,{other}", ",NA,10", ",NA,10", ",NA,13")
+    with raises_code(DataError, "data-rows"):
+        listed(tmp_path, "manifest")
+
+
+def test_rows_left_out_do_not_make_a_column_of_persons_empty(tmp_path):
+    eyes(tmp_path, "image,label,patient", ",unknown", ",", ",")
+    with raises_code(DataError, "data-rows"):
+        listed(tmp_path, "manifest", leave_out=("unknown",))
+
+
 def test_masks_of_a_segmentation_may_have_the_names_of_their_pictures(tmp_path):
     for one in ("images/a.png", "masks/a.png", "images/b.png", "masks/b.png"):
         picture(tmp_path, one)

@@ -246,15 +246,16 @@ def checked(table: Table, required: Sequence[str], options: ReaderOptions) -> Ch
 
     Args:
         table: the table.
-        required: columns; the rules for labels and for patients go by their names. A column of patients without any
-            value says that nobody knows them.
+        required: columns; the rules for labels and for patients go by their names. Columns of patients without any
+            value, in rows left out neither, say that the patients are not known.
         options: with the site's `leave_out`, of which one of `identity.MISSING` stands for every missing value, and the
             names of the study's classes, which are labels, even such words as none.
     """
     looked_at = [column for column in required if column in (*LABEL_COLUMNS, *PATIENT_COLUMNS)]
     labels = [column for column in required if column in LABEL_COLUMNS]
     stay = [row for row in table.rows if not any(_is_left_out(row, column, options) for column in looked_at)]
-    nobody = [column for column in PATIENT_NAMES if all(is_missing(row.values.get(column, "-")) for row in stay)]
+    persons = {*PATIENT_NAMES, *PATIENT_COLUMNS} & {*table.columns}
+    nobody = persons if all(is_missing(row.values[column]) for row in table.rows for column in persons) else set()
     empty = {column: unlabelled((row.values[column] for row in stay), options.listed) for column in labels}
 
     def lacks(row: Row, column: str) -> bool:
