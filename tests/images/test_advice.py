@@ -8,7 +8,8 @@ from tests.images.test_field_sets import listed, picture
 
 from wardround.errors import DataError
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.load import Volumes, load_images, open_layout
+from wardround.images.load import load_images, open_layout
+from wardround.images.rows.recipe import VolumeRecipe
 from wardround.images.store import open_store
 
 
@@ -104,5 +105,5 @@ def test_a_flat_volume_and_a_series_over_time_come_with_the_shape_that_is_read(t
         (tmp_path / f"{label}.nii").write_bytes(nibabel.Nifti1Image(values, np.eye(4)).to_bytes())
     (tmp_path / "manifest.csv").write_text("image,patient,label\nill,p,ill\nwell,q,well\n")
     with raises_code(DataError, "data-unreadable") as caught:
-        load_images("manifest", tmp_path, cache_dir=tmp_path / ".cache", volumes=Volumes((8, 8, 8)))
+        load_images("manifest", tmp_path, cache_dir=tmp_path / ".cache", recipes=[VolumeRecipe((8, 8, 8))])
     assert said in str(caught.value)
