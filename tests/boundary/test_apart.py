@@ -51,6 +51,7 @@ ALONE: dict[str, dict[str, Any]] = {
         "before": "import threading; threading.Thread(target=time.sleep, args=(2,), daemon=True).start()"
     },
     "one core": {"before": "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"},
+    "no standard error": {"before": "os.close(2)"},
     "no room": {"before": "def none(): raise BlockingIOError\nos.fork = none"},
     "killed": {"after": "os.kill(int(open(f'/proc/{here}/task/{here}/children').read()), 9)"},
     "another owner": {"after": "apart._begun[0] = apart._Apart(0, apart._begun[0].pipe)"},

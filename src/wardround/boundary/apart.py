@@ -26,6 +26,9 @@ class _Apart:
     pipe: "Connection[Any, Any]"
 
 
+_LAST_STANDARD = 2
+"""Standard error; a stream that was closed before the command leaves its number to the next file."""
+
 _begun: list[_Apart] = []  # one at most
 
 
@@ -41,6 +44,8 @@ def begin(module: str, function: str) -> None:
     owner = os.getpid()
     with suppress(OSError):  # the system has no room for it
         ours, theirs = Pipe()
+        if min(ours.fileno(), theirs.fileno()) <= _LAST_STANDARD:  # text that is printed would go to the process
+            return
         with theirs, uninterrupted():
             if not os.fork():
                 _serve(owner, module, function, theirs)
