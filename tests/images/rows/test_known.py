@@ -106,7 +106,11 @@ def test_a_file_that_is_gone_is_forgotten_and_no_name_is_kept(root):
     (path,) = (root.parent / "cache" / FOLDER).iterdir()
     assert np.load(path).shape == (3, 48)
     assert path.stat().st_mode & 0o077 == 0
-    assert not any(part.encode() in path.read_bytes() for file in FILES for part in file.split("/"))
+    names = {
+        part for file in FILES for part in (file, *file.split("/")) if len(part) > 3
+    }  # two bytes come by chance
+    assert names
+    assert not any(name.encode() in path.read_bytes() for name in names)
     (root / FILES[1]).unlink()
     (root / "ill/p2").rmdir()
     load(root)
