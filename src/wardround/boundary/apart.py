@@ -1,7 +1,8 @@
 """A process apart, which makes the pages of a command: it imports what draws them while this one imports torch.
 
-Half a second at the end of a run was imports and first calls of matplotlib and Jinja2; on another core, they are done
-before the first round. Released: nothing. Values and pages stay between two processes of one machine, through a pipe.
+A quarter of a second at the end of a run was imports and first calls of matplotlib and Jinja2; on another core they
+are done before the first round. Released: nothing. Values and pages stay between two processes of one machine, through
+a pipe.
 """
 
 import gc

@@ -112,6 +112,7 @@ def read_table(
     required: Sequence[str],
     *,
     other_names: Mapping[str, str] | None = None,
+    advice: Mapping[str, str] | None = None,
     quotes: bool = True,
 ) -> Table:
     """Returns a table with its required columns.
@@ -121,6 +122,7 @@ def read_table(
         data: its bytes.
         required: columns.
         other_names: of required columns, which stand for one that the table lacks.
+        advice: further sentences for the refusal of a table that lacks a column.
         quotes: sentences may quote the first line; not where it could be a patient's.
 
     Raises:
@@ -147,7 +149,7 @@ def read_table(
                 "Save it again as CSV in UTF-8.",
                 code="data-no-table",
             )
-        _check_columns(name, columns, required, SEPARATORS[separator], found if quotes else "others")
+        _check_columns(name, columns, required, SEPARATORS[separator], found if quotes else "others", advice or {})
         rows, ragged = _rows(name, lines, columns)
         if not rows and not ragged:
             raise DataError(
@@ -258,11 +260,20 @@ def _lines(name: str, text: io.TextIOWrapper, separator: str, skipped: int) -> I
         ) from None
 
 
-def _check_columns(name: str, columns: Sequence[str], required: Sequence[str], separator: str, found: str) -> None:
+def _check_columns(
+    name: str,
+    columns: Sequence[str],
+    required: Sequence[str],
+    separator: str,
+    found: str,
+    advice: Mapping[str, str],
+) -> None:
     if missing := [column for column in required if column not in columns]:
+        more = "".join(f" {advice[column]}" for column in missing if column in advice)
         raise DataError(
             f"{name} must have the columns {', '.join(required)}; missing: {', '.join(missing)}, found: {found} "
-            f"(separated by {separator}). Add them to its first line, and separate by comma, semicolon, tab or bar.",
+            f"(separated by {separator}). Add them to its first line, and separate by comma, semicolon, tab or bar."
+            f"{more}",
             code="data-column-missing",
         )
     twice = sorted(column for column, count in Counter(columns).items() if column and count > 1)

@@ -31,6 +31,11 @@ IMAGE_NAMES = (
 )  # fmt: skip
 """Columns that name pictures, in tables of public sets."""
 
+_NO_PERSONS = (
+    "If the table names no persons, `[site] patients` may; if nobody knows them, add {} as a column without values: "
+    "then one picture is what is protected."
+)
+
 PATIENT_NAMES = ("patient", "patient_id", "subject_id")
 LABEL_NAMES = ("label", "diagnosis", "dx")
 
@@ -79,19 +84,9 @@ def table_of(
 ) -> Table:
     """Returns a table of the store, or the one that the site names instead; see `csv_file.read_table`."""
     name = file if options.labels is None else options.labels.name
+    advice = {column: _NO_PERSONS.format(column) for column in PATIENT_NAMES}
     data = bytes_of_table(store, file, options.labels)
-    try:
-        return read_table(name, data, required, other_names=other_names)
-    except DataError as error:
-        missing = str(error).partition("missing: ")[2].partition(", found: ")[0].split(", ")
-        column = next((column for column in missing if column in PATIENT_NAMES), None)
-        if error.code != "data-column-missing" or column is None:
-            raise
-        raise DataError(
-            f"{error} If the table names no persons, `[site] patients` may; if nobody knows them, add {column} as a "
-            "column without values: then one picture is what is protected.",
-            code=error.code,
-        ) from None
+    return read_table(name, data, required, other_names=other_names, advice=advice)
 
 
 def names_for(image: str, patient: str) -> dict[str, str]:

@@ -42,9 +42,7 @@ def faster(step: Callable[[], object], cores: int) -> int:
     while len(taken[1]) < _TIMES and max(taken[1], default=0.0) < _LONG_S:
         for threads, seconds in taken.items():
             with using_threads(threads):
-                started = time.perf_counter()
-                step()
-                seconds.append(time.perf_counter() - started)
+                seconds.append(_seconds(step))
     return cores if GAIN * min(taken[cores]) < min(taken[1]) else 1
 
 
@@ -56,7 +54,11 @@ def least_seconds(step: Callable[[], object], numbers: Collection[int] = (1,)) -
     found = []
     for threads in sorted(numbers) * _TIMES:
         with using_threads(threads):
-            started = time.perf_counter()
-            step()
-            found.append(time.perf_counter() - started)
+            found.append(_seconds(step))
     return min(found)
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
