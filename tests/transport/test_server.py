@@ -1,5 +1,7 @@
 """The hospital's end: hostile frames reach nobody, and delay no honest one."""
 
+import os
+import signal
 import stat
 import threading
 import time
@@ -221,3 +223,25 @@ def test_a_socket_of_a_killed_agent_is_replaced_and_a_file_is_not(tmp_path):
     path.write_text("a person's")
     with raises_code(FederationError, "federation-socket"):
         Server(path, bytes, most_bytes=1)
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_ends_it(tmp_path):
+    """It comes just before the wait begins, or to another thread: Python would run a handler after the next frame."""
+    waiting = Server(tmp_path / "s", bytes, most_bytes=MOST)
+    rescue = threading.Timer(20, waiting.stop)
+    sender = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+    for thread in (rescue, sender):
+        thread.start()  # they take the signal, which this thread does not
+    before = signal.getsignal(signal.SIGUSR1)
+    with waiting.ended_by(signal.SIGUSR1):
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        try:
+            waiting.serve()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    assert rescue.is_alive(), "the signal ended it"
+    rescue.cancel()
+    for thread in (rescue, sender):
+        thread.join()
+    assert signal.getsignal(signal.SIGUSR1) is before
+    assert signal.set_wakeup_fd(-1) == -1

@@ -61,8 +61,7 @@ def agent(
         if study is not None or len(chosen) == 1:
             _open(desk, chosen[0])
         server = Server(home / "agent.sock", desk.answer, most_bytes=MOST_BYTES, group=group)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            stack.callback(signal.signal, number, signal.signal(number, lambda *_: server.stop()))
+        stack.enter_context(server.ended_by(signal.SIGTERM, signal.SIGINT))
         accepted = "accepted, waiting" if chosen else "no study is accepted, waiting"
         say(f"{site.hospital.name}: {accepted} at {server.path}")
         sys.stdout.flush()

@@ -15,6 +15,7 @@ import grp
 import logging
 import os
 import selectors
+import signal
 import socket
 import stat
 import threading
@@ -97,8 +98,25 @@ class Server:
         self._selector.register(self._woken, selectors.EVENT_READ, _WAKE)
         self._connections: list[_Connection] = []  # in the order in which their frames began
 
+    @contextlib.contextmanager
+    def ended_by(self, *signals: int) -> Iterator[None]:
+        """Lets these signals end `serve` inside the block as `stop` does; to be entered in the main thread.
+
+        The system writes for them to a socket that `serve` waits for. A handler in Python runs once Python has control:
+        of a signal that comes as the wait begins, or to another thread, only after the next frame.
+        """
+        woken, wake = socket.socketpair()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(woken)
+            stack.enter_context(wake).setblocking(False)
+            self._selector.register(woken, selectors.EVENT_READ, _WAKE)
+            stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False))
+            for number in signals:
+                stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
+            yield
+
     def stop(self) -> None:
-        """Ends `serve` after the answer under way; may be called from a signal handler or another thread."""
+        """Ends `serve` after the answer under way; may be called from another thread."""
         with contextlib.suppress(OSError):
             self._wake.send(b".")
 
