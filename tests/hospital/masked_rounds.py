@@ -149,7 +149,12 @@ def rows_of(agent, request):
     """Gradients of the sampled patients with zeros for the witnesses; seeded agents draw the same again."""
     if isinstance(request.work, CountPatients):
         return list(counted_rows(len(agent.patients)))
-    return [np.concatenate([gradient, np.zeros(WITNESSES)]) for gradient in agent.gradients(request, request.work)]
+    return [np.concatenate([gradient, np.zeros(WITNESSES)]) for gradient in gradients_of(agent, request)]
+
+
+def gradients_of(agent, request):
+    """Gradients of the sampled patients, not clipped; of networks that draw no numbers."""
+    return agent.workbench.patient_gradients(request.work.weights, agent.sample(request), 0)
 
 
 def cleared(mechanism, agent, request):

@@ -143,7 +143,7 @@ def test_a_broken_protocol_at_the_end_is_an_error_as_well(make_masked):
 def test_missing_noise_ends_the_run_with_the_next_announcement(make_masked, monkeypatch, caplog):
     masked = make_masked()
     with monkeypatch.context() as patch:
-        patch.setattr(IntegerMechanism, "encode", lambda self, rows, random_bytes: self.grid.sum_of(rows))
+        patch.setattr(IntegerMechanism, "noised", lambda self, total_of, random_bytes: total_of())
         masked.collect(masked.request(1))
     with ends_the_run(caplog, "is too little"):
         masked.collect(masked.request(2))

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from tests.fixtures_federation import clip_by
-from tests.hospital.masked_rounds import announce, decoded, ends_the_run, expected_total, fails_at
+from tests.hospital.masked_rounds import announce, decoded, ends_the_run, expected_total, fails_at, gradients_of
 
 from wardround.errors import FederationError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.hospital.agent import Agent
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.plans.wording import clipping_terms
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
@@ -25,6 +24,7 @@ from wardround.simulation.batches import answer_all
 from wardround.training.encodings import encoded
 from wardround.training.heads import HeadSums
 from wardround.training.losses import cross_entropy
+from wardround.training.workbench import Workbench
 from wardround.work import GradientSum, LocalSteps, LocalUpdate
 
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
@@ -44,7 +44,7 @@ def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
     agents, request = masked.federation.agents.values(), masked.request()
     grid, clip = masked.mechanism.grid, masked.federation.plan.training.clip
     for agent in agents:
-        rows = grid.sum_of(np.pad(g, (0, WITNESSES)) for g in agent.gradients(request, request.work))
+        rows = grid.sum_of(np.pad(g, (0, WITNESSES)) for g in gradients_of(agent, request))
         [clipped] = agent.workbench.gradient_sums(
             request.work.weights, [agent.sample(request)], clip.norm, 0, clip.fixed
         )
@@ -133,8 +133,10 @@ def test_no_sum_is_opened_for_steps_that_would_be_charged_in_its_place(make_mask
 
 def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_masked, monkeypatch):
     masked = make_masked(sampling_prob=1.0)
-    rows = Agent.gradients
-    monkeypatch.setattr(Agent, "gradients", lambda self, *asked: (np.append(g, 1) for g in rows(self, *asked)))
+    rows = Workbench.patient_gradients
+    monkeypatch.setattr(
+        Workbench, "patient_gradients", lambda self, *asked: (np.append(g, 1) for g in rows(self, *asked))
+    )
     assert masked.ask().update is None
     assert not masked.uploads
 
@@ -142,9 +144,9 @@ def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_ma
 def test_gradients_come_alike_whatever_fits_into_memory(make_masked):
     masked = make_masked(sampling_prob=1.0)
     agent, request = masked.federation.agents["hospital-2"], masked.request()
-    together = list(agent.gradients(request, request.work))
+    together = list(gradients_of(agent, request))
     masked.federation.workbench._memory_bytes = 1  # one picture at a time, or one patient
-    alone = list(agent.gradients(request, request.work))
+    alone = list(gradients_of(agent, request))
     assert len(together) == len(agent.patients) == 4
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
@@ -209,14 +211,14 @@ def test_more_missing_than_foreseen_open_nothing(make_masked):
 def test_a_failing_network_is_a_code_and_a_stage(make_masked, monkeypatch):
     masked = make_masked()
     agent = masked.federation.agents["hospital-3"]
-    broken = type(agent).gradients
+    rounded_sum = type(agent).rounded_sum
 
-    def gradients(self, *asked):
+    def broken(self, *asked):
         if self.name == "hospital-3":
             raise RuntimeError("patient 17 broke it")
-        return broken(self, *asked)
+        return rounded_sum(self, *asked)
 
-    monkeypatch.setattr(type(agent), "gradients", gradients)
+    monkeypatch.setattr(type(agent), "rounded_sum", broken)
     total = masked.ask()
     assert total.failures == {"hospital-3": Failure(FailureCode.INTERNAL, Stage.TRAINING)}
     assert total.update is not None

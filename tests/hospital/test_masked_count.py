@@ -330,7 +330,7 @@ def test_killed_at_any_step_of_the_count_nothing_left_uncharged_and_it_is_comple
 
 def test_a_count_without_its_noise_is_stopped_by_every_hospital(make_counted, monkeypatch, caplog):
     masked = make_counted()
-    monkeypatch.setattr(IntegerMechanism, "encode", lambda self, rows, random_bytes: self.grid.sum_of(rows))
+    monkeypatch.setattr(IntegerMechanism, "noised", lambda self, total_of, random_bytes: total_of())
     with ends_the_run(caplog, "is too little"):
         masked.ask(0)
     assert caplog.text.count("is too little") == 5

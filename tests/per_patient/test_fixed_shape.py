@@ -196,7 +196,7 @@ def test_a_network_whose_rows_move_with_a_stranger_is_computed_alone():
     assert slots_for(Coupled(), cross_entropy, inputs, labels) == 0
     straight = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     assert stays_apart(straight, cross_entropy, inputs, labels, 8)
-    assert slots_for(straight, cross_entropy, inputs, labels) == 64
+    assert slots_for(straight, cross_entropy, inputs, labels) == 32
 
 
 @pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
@@ -246,7 +246,7 @@ def test_varied_pictures_and_masks_are_computed_alone(how):
 
 
 def test_small_networks_and_heads_go_in_slots():
-    for name, slots in {"linear": 64, "features": 64, "small_cnn": 32, "squeezenet": 0}.items():
+    for name, slots in {"linear": 32, "features": 32, "small_cnn": 32, "squeezenet": 0}.items():
         bench = bench_of(name)
         rows(bench, patients_with([1, 2]), [0, 1])
         assert bench._slotted.count == slots, name
@@ -257,4 +257,4 @@ def test_small_networks_and_heads_go_in_slots():
     bench = Workbench(network, bench._pixels, cross_entropy, 1 << 26)
     rows(bench, patients_with([1, 2]), [0, 1])
     assert bench._slotted is not None
-    assert bench._slotted.count == 64
+    assert bench._slotted.count == 32

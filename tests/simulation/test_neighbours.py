@@ -27,6 +27,7 @@ from wardround.simulation import run
 from wardround.simulation.dealing import Scheme
 from wardround.simulation.materials import gather
 from wardround.training.patients import training_patients
+from wardround.training.workbench import Workbench
 
 PEOPLE = [Person(number) for number in range(16)]
 CLIP = 0.5
@@ -160,7 +161,8 @@ def seen(tables, folder, monkeypatch):
     """Runs a study, and returns what is seen of it."""
     study = parse_study(tables)
     found = Seen(study, gather(study, Silent()))
-    release, gradients, exact, rows = Agent.release, Agent.gradients, Agent.exact_sum, Agent.statistic_rows
+    release, rounded, exact, rows = Agent.release, Agent.rounded_sum, Agent.exact_sum, Agent.statistic_rows
+    gradients = Workbench.patient_gradients
     ask = InProcessChannel.ask
 
     def noted_release(agent, request, work, clipped, sample):
@@ -178,13 +180,20 @@ def seen(tables, folder, monkeypatch):
             found.gradients |= {tuple(name): row for name, row in zip(names, every, strict=True)}
         return every
 
-    def noted_gradients(agent, request, work):
+    def noted_rounded(agent, request, work, grid):
+        if request.round > 1:
+            return rounded(agent, request, work, grid)
         names = agent.patients.names[agent.sample(request).chosen].tolist()
-        for name, gradient in zip(names, gradients(agent, request, work), strict=True):
-            if request.round == 1:
-                found.chosen.setdefault(agent.name, set()).add(tuple(name))
+        found.chosen[agent.name] = set(map(tuple, names))
+
+        def noted_gradients(*asked):
+            for name, gradient in zip(names, gradients(*asked), strict=True):
                 found.gradients[tuple(name)] = gradient
-            yield gradient
+                yield gradient
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Workbench, "patient_gradients", noted_gradients)
+            return rounded(agent, request, work, grid)
 
     def noted_exact(agent, request, work, steps):
         total = exact(agent, request, work, steps)
@@ -204,7 +213,7 @@ def seen(tables, folder, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Agent, "release", noted_release)
-        patch.setattr(Agent, "gradients", noted_gradients)
+        patch.setattr(Agent, "rounded_sum", noted_rounded)
         patch.setattr(Agent, "exact_sum", noted_exact)
         patch.setattr(Agent, "statistic_rows", noted_rows)
         patch.setattr(InProcessChannel, "ask", noted_ask)

@@ -6,7 +6,7 @@ model over noised steps) and the event it was charged as. When: only after the c
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from wardround.hospital.correlated import CorrelatedRounds
 from wardround.hospital.examined.patients import Examined
 from wardround.hospital.kept.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy, computed, place_of
+from wardround.hospital.rounded import Rounding, rounded_sum
 from wardround.ledger.account import Account
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.kinds import OpenHistograms
@@ -38,6 +39,7 @@ from wardround.privacy.plans.releases import (
 )
 from wardround.published import published
 from wardround.randomness import Randomness, Stream
+from wardround.secure_aggregation.integers.grid import Grid
 from wardround.training.convex import fit_head
 from wardround.training.exact_head import Int64, Steps
 from wardround.training.local import LocalRun, class_of_patients, local_steps
@@ -264,11 +266,15 @@ class Agent:
         known = self.correlated.repeated(request.round, request.work)
         self.account.check_unanswered(f"round {request.round}", None if known is None else _digest(known))
 
-    def gradients(self, request: Request, work: GradientSum) -> Iterator[Vector]:
-        """Yields the gradient of each patient of this round, drawn in secret, not clipped. Private, each of them."""
+    def rounded_sum(self, request: Request, work: GradientSum, grid: Grid) -> Int64:
+        """Returns the sum of this round's gradients on a grid, (coordinate + witness,), in grid steps. Private.
+
+        Raises:
+            PrivacyError: the round asks for a clipping norm where none adapts, or for none where it does.
+        """
         dropout = self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()
-        workbench = self.workbench.centred(work.centre)
-        yield from workbench.patient_gradients(work.weights, self.sample(request), dropout)
+        rounding = Rounding(grid, clip_of(self.plan.training), work.clipping_norm, work.weights)
+        return rounded_sum(self.workbench.centred(work.centre), rounding, self.sample(request), dropout)
 
     def sums_exactly(self, steps: Steps) -> bool:
         """Returns whether `exact_sum` gives a round's gradients on this grid; it follows from public numbers alone."""

@@ -27,10 +27,9 @@ from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.hospital.agent import Agent
 from wardround.hospital.kept.notes import Notes
 from wardround.hospital.known_ledgers import check_own, mark_of
+from wardround.hospital.rounded import leave_the_witnesses
 from wardround.ledger.entry import GENESIS
-from wardround.per_patient.layout import Layout
-from wardround.privacy.plans.releases import clip_of
-from wardround.privacy.rows import Row, rows_of
+from wardround.privacy.rows import Row
 from wardround.secure_aggregation.integers.grid import Grid, Int64
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import Residues
@@ -212,36 +211,36 @@ class MaskedRounds:
     def _noised(self, mechanism: IntegerMechanism, attempt: _Attempt) -> Int64:
         """Returns the sum of the patients' rows with this hospital's noise, (coordinate + witness,). Private."""
         noise, steps = self._agent.noise_bytes(attempt.request), steps_of(mechanism.grid)
-        if isinstance(attempt.of, GradientSum) and self._agent.sums_exactly(steps):
-            return mechanism.noised(lambda: self._exact_sum(steps, attempt), noise)
-        return mechanism.encode(self._rows(mechanism, attempt), noise)
+        request, work = attempt.request, attempt.of
+        if not isinstance(work, GradientSum):
+            return mechanism.encode(self._rows(mechanism, request, work), noise)
+        if self._agent.sums_exactly(steps):
+            return mechanism.noised(lambda: self._exact_sum(steps, request, work), noise)
+        return mechanism.noised(lambda: self._agent.rounded_sum(request, work, mechanism.grid), noise)
 
-    def _exact_sum(self, steps: Steps, attempt: _Attempt) -> Int64:
+    def _exact_sum(self, steps: Steps, request: Request, work: GradientSum) -> Int64:
         """Returns the sum of the patients' gradients by matrix products; the witnesses are zeros."""
-        assert isinstance(attempt.of, GradientSum), "only gradients are summed so"
-        found = self._agent.exact_sum(attempt.request, attempt.of, steps)
-        _leave_the_witnesses(found.size, steps.dimension)
+        found = self._agent.exact_sum(request, work, steps)
+        leave_the_witnesses(found.size, steps.dimension)
         return np.pad(found, (0, steps.dimension - found.size))
 
-    def _rows(self, mechanism: IntegerMechanism, attempt: _Attempt) -> Iterator[Row]:
+    def _rows(
+        self, mechanism: IntegerMechanism, request: Request, work: CountPatients | Evaluate | RowSum | ScoreSum
+    ) -> Iterator[Row]:
         """Yields the row that each patient adds to the sum; the witnesses, which it lacks, are zeros on the grid."""
-        agent, work = self._agent, attempt.of
+        agent = self._agent
         rows: Iterator[Row]
         match work:
             case CountPatients():
                 rows = counted_rows(len(agent.patients))
             case Evaluate():
                 rows = agent.tested.rows(agent.workbench, work.weights)
-            case GradientSum():
-                layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
-                as_row = rows_of(clip, layout, work.clipping_norm)
-                rows = map(as_row, agent.gradients(attempt.request, work))
             case RowSum() | ScoreSum():
-                rows = iter(agent.statistic_rows(attempt.request, work))
+                rows = iter(agent.statistic_rows(request, work))
             case _:
                 assert_never(work)
         for row in rows:
-            _leave_the_witnesses(row.size, mechanism.dimension)
+            leave_the_witnesses(row.size, mechanism.dimension)
             yield row
 
     def _others(self, transcript: Transcript) -> list[Member]:
@@ -311,13 +310,3 @@ def residues_of(total: bytes, mechanism: IntegerMechanism) -> Residues:
             f"An opened sum must have {mechanism.dimension * word.itemsize} bytes in this run, got {len(total)}."
         )
     return np.frombuffer(total, dtype=word).astype(mechanism.ring.dtype)
-
-
-def _leave_the_witnesses(coordinates: int, dimension: int) -> None:
-    """Refuses a row with anything of a patient where the witnesses are, or short of a parameter."""
-    if coordinates + WITNESSES != dimension:
-        raise PrivacyError(
-            f"A patient's row must leave {WITNESSES} of {dimension} coordinates to the witnesses, got "
-            f"{coordinates}; agree on the mechanism of this network.",
-            code="privacy-witnesses",
-        )

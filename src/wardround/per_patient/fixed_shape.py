@@ -36,8 +36,8 @@ Ints = npt.NDArray[np.int64]
 
 EMPTY = -1
 
-_MOST, _FEWEST = 64, 8
-_BATCH_BYTES = 4 << 20
+_MOST, _FEWEST = 32, 8
+_BATCH_BYTES = 8 << 20
 """Activations and gradients of a batch; larger ones leave the cache, and are no faster than one picture at a time."""
 
 _STRANGERS = (0.0, 1e3, -1e30, float("inf"), float("nan"))

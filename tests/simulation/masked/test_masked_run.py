@@ -64,13 +64,13 @@ def test_a_run_that_is_not_masked_has_no_witness(finished):
 
 def test_a_share_that_is_missing_stops_the_run(tiny_study, tmp_path, monkeypatch):
     study = tiny_study(privacy=MASKED, federation={"rounds": 6})
-    encode, calls = IntegerMechanism.encode, [0]
+    noised, calls = IntegerMechanism.noised, [0]
 
-    def without_noise(self, gradients, random_bytes):
+    def without_noise(self, total_of, random_bytes):
         calls[0] += 1
-        return self.grid.sum_of(gradients) if calls[0] % 3 == 0 else encode(self, gradients, random_bytes)
+        return total_of() if calls[0] % 3 == 0 else noised(self, total_of, random_bytes)
 
-    monkeypatch.setattr(IntegerMechanism, "encode", without_noise)
+    monkeypatch.setattr(IntegerMechanism, "noised", without_noise)
     with pytest.raises(FederationError, match="keep to the protocol"):
         run_study(study, tmp_path / "run")
     assert "is too little" in (tmp_path / "run" / "hospitals.log").read_text()

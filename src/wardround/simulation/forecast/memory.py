@@ -36,8 +36,9 @@ def bytes_of_steps(
 ) -> int:
     """Returns the bytes of gradients at one time, of all that compute side by side.
 
-    Under masks each core takes a patient, whose gradient waits for some others, with a copy of the network; in local
-    steps a process takes a hospital, with its weights and velocity, which are asked and answered in shared memory.
+    Under masks each core takes patients, whose gradients wait for some others, with a copy of the network; a process
+    also has a row (int32) and a sum (int64), which is answered in shared memory as the weights are asked. In local
+    steps a process takes a hospital, with its weights and velocity, which are asked and answered so.
     Beside the activations of a batch a gradient is there twice, as autograd gives it and as one vector.
 
     Args:
@@ -56,11 +57,13 @@ def bytes_of_steps(
     copy = sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
     references = gradient_bytes if num_runs(study) else 0  # they clip beside the copies, and beside the processes
     if not is_local:
-        cores = max(1, bench.num_copies)
-        at_work = cores * (2 * vector + min(bench.at_once, of_patient) * activations)
-        return (
-            bench.num_copies * copy + at_work + max(cores * vector, min(ROW_BYTES, of_step * vector)) + references
-        )
+        cores = max(1, bench.num_copies) if bench.processes is None else bench.cores
+        at_work = 2 * vector + min(bench.at_once, of_patient) * activations
+        if bench.processes is None:
+            waiting = max(cores * vector, min(ROW_BYTES, of_step * vector))
+            return bench.num_copies * copy + cores * at_work + waiting + references
+        waiting = max(vector, min(ROW_BYTES, of_step * vector // cores))
+        return cores * (copy + 6 * vector + at_work + waiting) + references
     is_clipped = math.isfinite(clip_of(plan.training).norm)
     of_batch = gradient_bytes if is_clipped else min(bench.at_once, of_step) * activations
     return at_work_of(study, bench) * (copy + 5 * vector + of_batch) + references

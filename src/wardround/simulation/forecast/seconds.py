@@ -9,12 +9,11 @@ from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.hospital.masked import steps_of
 from wardround.hospital.pictures import device_of, kept_on_processor
+from wardround.hospital.rounded import Rounding, rounded_sum
 from wardround.images.entries import Target
 from wardround.models.network import Network
-from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of
-from wardround.privacy.rows import rows_of
 from wardround.randomness import names_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.forecast.memory import at_work_of
@@ -81,10 +80,8 @@ def masked_probe(
         weights = bench.initial_weights
         if clip.adaptive is None and bench.sums_exactly(steps):
             return least_seconds(lambda: bench.exact_sum(weights, everyone, clip.norm, clip.fixed, steps))
-        as_row = rows_of(clip, Layout.of(network.trained), norm)
-        return least_seconds(
-            lambda: mechanism.grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0)))
-        )
+        rounding = Rounding(mechanism.grid, clip, norm, weights)
+        return least_seconds(lambda: rounded_sum(bench, rounding, everyone, 0))
 
     seconds, pictures = seconds_of(2), 2
     while seconds < 0.2 and pictures < min(sample, 1024):
