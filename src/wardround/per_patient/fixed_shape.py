@@ -118,15 +118,15 @@ def gradients_of_slots(
     return np.asarray(found.numpy())
 
 
-def mean_of(gradients: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Returns a patient's gradient: the mean over their pictures' gradients, added up in order in float64."""
+def mean_of(gradients: Sequence[npt.NDArray[np.float32]], size: int) -> npt.NDArray[np.float32]:
+    """Returns a patient's gradient, (size,): the mean over their pictures', added up in order in float64."""
     if len(gradients) == 1:
-        return np.asarray(gradients[0])
-    total = np.zeros(gradients.shape[1])
+        return gradients[0]
+    total = np.zeros(size)
     with np.errstate(invalid="ignore", over="ignore"):
         for gradient in gradients:
             total += gradient
-        return np.asarray((total / max(1, len(gradients))).astype(gradients.dtype))
+        return (total / max(1, len(gradients))).astype(np.float32)
 
 
 def stays_apart(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, count: int) -> bool:

@@ -20,6 +20,8 @@ from wardround.types import Pictures, Vector
 ROW_BYTES = 64 << 20
 """Gradients of single pictures that are in memory at one time, at most, unless one patient has more pictures."""
 
+_NOTHING = np.zeros(0, dtype=np.float32)
+
 
 Each = Callable[[Callable[[nn.Module, Ints], None], Sequence[Ints]], object]
 """Calls a function with the network, or a copy of it, and each batch."""
@@ -61,22 +63,24 @@ class Slotted:
             some = Drawn(drawn.rows[of], drawn.labels[of], drawn.patient[of], drawn.keys[of])
             found = self._of_pictures(some, dropout_seed, each)
             for begin, end in pairwise(ends[first : last + 1]):
-                yield fixed_shape.mean_of(found[begin - start : end - start])
+                yield fixed_shape.mean_of(found[begin - start : end - start], size)
 
-    def _of_pictures(self, drawn: Drawn, dropout_seed: int, each: Each) -> npt.NDArray[np.float32]:
-        """Returns the gradient of each picture, (picture, parameter)."""
-        found = np.zeros((len(drawn.rows), self._network.num_parameters), dtype=np.float32)
+    def _of_pictures(self, drawn: Drawn, dropout_seed: int, each: Each) -> list[Vector]:
+        """Returns the gradient of each picture, (parameter,), where its batch left it: a copy took half as long."""
+        found: list[Vector] = [_NOTHING] * len(drawn.rows)
         classes = torch.from_numpy(drawn.labels)
 
         def fill(trained: nn.Module, batch: Ints) -> None:
-            is_taken = batch != EMPTY
-            at = batch[is_taken]
+            at = batch[batch != EMPTY]
             with one_thread():
-                found[at] = gradients_of_slots(
+                gradients = gradients_of_slots(
                     trained, self._loss, self._by_slot(drawn.rows[at], batch), in_slots(classes[at], batch),
                     [int(drawn.keys[place]) if place != EMPTY else EMPTY for place in batch],
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
-                )[is_taken]  # fmt: skip
+                )  # fmt: skip
+            for place, gradient in zip(batch.tolist(), gradients, strict=True):
+                if place != EMPTY:
+                    found[place] = gradient
 
         each(fill, list(fixed_shape.placed(self._slots_of(drawn.rows), self.count)))
         return found
