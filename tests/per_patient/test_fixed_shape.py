@@ -152,8 +152,8 @@ def test_some_patients_at_a_time_changes_no_bit(monkeypatch):
 
 def test_the_mean_of_a_patients_rows_is_in_double_precision():
     found = np.array([[1.0, 2.0**-24], [2.0**-24, 1.0], [2.0**-24, 1.0]], dtype=np.float32)
-    assert mean_of(found, 2).tolist() == [np.float32((1 + 2.0**-23) / 3), np.float32((2 + 2.0**-24) / 3)]
-    assert mean_of(found[:0], 2).tolist() == [0.0, 0.0]
+    assert mean_of(list(found), 2).tolist() == [np.float32((1 + 2.0**-23) / 3), np.float32((2 + 2.0**-24) / 3)]
+    assert mean_of([], 2).tolist() == [0.0, 0.0]
 
 
 def dropping():

@@ -38,8 +38,8 @@ from wardround.training.slotted import Slotted
 from wardround.training.spread import Found, Item, spread
 from wardround.types import Masks, Pictures, Scores, Vector
 
-_PICTURES_AT_ONCE = 512
-"""Pictures whose float inputs are in memory at one time, at most."""
+_PICTURES_AT_ONCE, _ON_A_GPU = 128, 512
+"""Pictures whose float inputs are in memory at one time, at most; more leave a processor's cache, and take longer."""
 
 _NOT_AUGMENTED = Augmentation()
 
@@ -93,7 +93,8 @@ class Workbench:
         self.network, self._pixels, self._masks, self._loss, self.device = network, pixels, masks, loss, device
         self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
-        self.at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
+        most = _PICTURES_AT_ONCE if device == CPU else _ON_A_GPU
+        self.at_once = max(1, min(most, _PIXELS_AT_ONCE // pixels_each))
         self.cores = torch.get_num_threads() if cores is None else cores
         self._there = network.trained if device == CPU else copy.deepcopy(network.trained).to(device)
         self._trained = {m: [p for p in m.parameters() if p.requires_grad] for m in (network.trained, self._there)}
