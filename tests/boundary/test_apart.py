@@ -34,7 +34,7 @@ print(json.dumps([found, found == here, there is not None]))
 
 def found_by(module, function, *values, before="", after=""):
     script = MADE.format(module=module, function=function, values=values, before=before, after=after)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     return json.loads(done.stdout)
 
 
@@ -54,6 +54,10 @@ ALONE: dict[str, dict[str, Any]] = {
     "no standard error": {"before": "os.close(2)"},
     "no room": {"before": "def none(): raise BlockingIOError\nos.fork = none"},
     "killed": {"after": "os.kill(int(open(f'/proc/{here}/task/{here}/children').read()), 9)"},
+    "stopped": {
+        "before": "apart._PATIENCE_S = 0.1",
+        "after": "os.kill(apart.made('os', 'getpid'), 19)",
+    },
     "another owner": {"after": "apart._begun[0] = apart._Apart(0, apart._begun[0].pipe)"},
 }
 
@@ -76,8 +80,10 @@ def test_no_file_of_the_owner_is_open_there(tmp_path):
 
 def test_it_ends_with_its_owner():
     pid, _, _ = found_by("os", "getpid")
-    while is_running(pid):
+    deadline = time.monotonic() + 60
+    while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert not is_running(pid)
 
 
 def is_running(pid):

@@ -30,6 +30,9 @@ class _Apart:
 _LAST_STANDARD = 2
 """Standard error; a stream that was closed before the command leaves its number to the next file."""
 
+_PATIENCE_S = 120.0
+"""Seconds that an answer is waited for: many times what the largest pages take."""
+
 _begun: list[_Apart] = []  # one at most
 
 
@@ -62,9 +65,10 @@ def made(module: str, function: str, *values: object, **named: object) -> Any:
     if _begun and _begun[0].owner == os.getpid():  # a copy of the owner has none
         with suppress(OSError, EOFError):
             _begun[0].pipe.send((module, function, values, named))
-            is_made, value = _begun[0].pipe.recv()
-            if is_made:
-                return value
+            if _begun[0].pipe.poll(_PATIENCE_S):
+                is_made, value = _begun[0].pipe.recv()
+                if is_made:
+                    return value
         _begun.clear()
     return _function(module, function)(*values, **named)
 
