@@ -1,5 +1,7 @@
 """Batches of a fixed shape: what is in the other slots changes no bit of a row, and the rows are the gradients."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -148,6 +150,28 @@ def test_some_patients_at_a_time_changes_no_bit(monkeypatch):
     for patient, row in rows(bench, patients, list(everyone(patients))).items():
         np.testing.assert_array_equal(row, few[patient])
     assert len(few) == len(COUNTS)
+
+
+@pytest.mark.parametrize("pictures", ["alike", "different"])
+def test_rows_in_memory_take_at_most_twice_their_bytes(pictures, monkeypatch):
+    """Pictures that are alike have one slot, and each its own batch, whose empty slots have rows as well."""
+    bench = slotted("small_cnn")
+    if pictures == "alike":
+        bench._pixels[:] = bench._pixels[0]
+    made, compute = [], slotted_gradients.gradients_of_slots
+
+    def watched(*given, **options):
+        made.append(weakref.ref(found := compute(*given, **options).copy()))
+        return found
+
+    monkeypatch.setattr(slotted_gradients, "gradients_of_slots", watched)
+    gradients = bench.patient_gradients(
+        bench.initial_weights, Sample(patients_with([1] * sum(COUNTS)), np.arange(sum(COUNTS))), 3
+    )
+    next(gradients)
+    held = sum(len(matrix) for each in made if (matrix := each()) is not None)
+    assert (len(made) == sum(COUNTS)) == (pictures == "alike")
+    assert held <= 2 * sum(COUNTS)
 
 
 def test_the_mean_of_a_patients_rows_is_in_double_precision():

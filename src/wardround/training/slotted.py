@@ -1,7 +1,7 @@
 """Gradients of a hospital's patients in batches of a fixed shape: pictures into slots, and each patient's mean."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -66,21 +66,26 @@ class Slotted:
                 yield fixed_shape.mean_of(found[begin - start : end - start], size)
 
     def _of_pictures(self, drawn: Drawn, dropout_seed: int, each: Each) -> list[Vector]:
-        """Returns the gradient of each picture, (parameter,), where its batch left it: a copy took half as long."""
+        """Returns the gradient of each picture, (parameter,), where its batch left it: a copy took half as long.
+
+        A batch of mostly empty slots is left for a copy. It would stay in memory whole: pictures that are alike have
+        one slot, and a batch each.
+        """
         found: list[Vector] = [_NOTHING] * len(drawn.rows)
         classes = torch.from_numpy(drawn.labels)
 
         def fill(trained: nn.Module, batch: Ints) -> None:
-            at = batch[batch != EMPTY]
+            is_taken = batch != EMPTY
+            at = batch[is_taken]
             with one_thread():
                 gradients = gradients_of_slots(
                     trained, self._loss, self._by_slot(drawn.rows[at], batch), in_slots(classes[at], batch),
                     [int(drawn.keys[place]) if place != EMPTY else EMPTY for place in batch],
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
                 )  # fmt: skip
-            for place, gradient in zip(batch.tolist(), gradients, strict=True):
-                if place != EMPTY:
-                    found[place] = gradient
+            kept = gradients[is_taken] if 2 * len(at) < len(batch) else compress(gradients, is_taken)
+            for place, gradient in zip(at.tolist(), kept, strict=True):
+                found[place] = gradient
 
         each(fill, list(fixed_shape.placed(self._slots_of(drawn.rows), self.count)))
         return found
