@@ -120,13 +120,14 @@ def gradients_of_slots(
 
 def mean_of(gradients: Sequence[npt.NDArray[np.float32]], size: int) -> npt.NDArray[np.float32]:
     """Returns a patient's gradient, (size,): the mean over their pictures', added up in order in float64."""
-    if len(gradients) == 1:
-        return gradients[0]
-    total = np.zeros(size)
+    if len(gradients) < 2:
+        return gradients[0] if gradients else np.zeros(size, dtype=np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        for gradient in gradients:
+        total = gradients[0].astype(np.float64)
+        for gradient in gradients[1:]:
             total += gradient
-        return (total / max(1, len(gradients))).astype(np.float32)
+        total /= len(gradients)
+        return total.astype(np.float32)
 
 
 def stays_apart(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, count: int) -> bool:
