@@ -12,7 +12,16 @@ from torch import nn
 from wardround.models.catalogue import build
 from wardround.models.network import Normalise, Parts
 from wardround.models.stages import staged
-from wardround.per_patient.fixed_shape import EMPTY, in_slots, mean_of, placed, slot_of, slots_for, stays_apart
+from wardround.per_patient.fixed_shape import (
+    EMPTY,
+    gradients_of_slots,
+    in_slots,
+    mean_of,
+    placed,
+    slot_of,
+    slots_for,
+    stays_apart,
+)
 from wardround.training import slotted as slotted_gradients
 from wardround.training.augment.augmentation import Augmentation, Axis
 from wardround.training.losses import cross_entropy
@@ -158,7 +167,7 @@ def test_rows_in_memory_take_at_most_twice_their_bytes(pictures, monkeypatch):
     bench = slotted("small_cnn")
     if pictures == "alike":
         bench._pixels[:] = bench._pixels[0]
-    made, compute = [], slotted_gradients.gradients_of_slots
+    made, compute = [], gradients_of_slots
 
     def watched(*given, **options):
         made.append(weakref.ref(found := compute(*given, **options).copy()))
