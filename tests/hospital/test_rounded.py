@@ -9,11 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import family
 from tests.errors import raises_code
+from tests.hospital.deployed import finished, make_folders
+from tests.hospital.test_desk import ONE, accepted, asked
 from tests.names import names
 from tests.training.test_alone import BENCHES, bench_of, patients_with
 
 from wardround.errors import PrivacyError
+from wardround.federation.messages import Received
 from wardround.hospital import rounded
+from wardround.hospital.desk import Desk
 from wardround.hospital.rounded import Rounding, rounded_sum
 from wardround.per_patient.clipping_rules import PerLayer
 from wardround.privacy.adaptive import AdaptiveNorm
@@ -21,7 +25,7 @@ from wardround.privacy.plans.kinds import Clip
 from wardround.secure_aggregation.integers.grid import Grid
 from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.training.patients import Sample, TrainingPatients
-from wardround.training.processes import can_fork
+from wardround.training.processes import Processes, can_fork
 
 COUNTS = [1, 2, 1, 3, 1, 1]
 EVERYONE = np.arange(len(COUNTS))
@@ -72,6 +76,24 @@ def test_what_a_killed_process_had_is_summed_here():
     os.kill(bench.processes._all[0].pid, signal.SIGKILL)
     np.testing.assert_array_equal(sum_of(bench), before)
     np.testing.assert_array_equal(sum_of(bench), before)
+
+
+@pytest.mark.skipif(not can_fork(), reason="this system does not fork")
+def test_the_processes_of_a_finished_study_are_ended(tmp_path):
+    """An agent keeps studies open, and a process keeps the memory of its steps."""
+    north = make_folders(tmp_path)[0]["north"]
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        bench = desk.open(ONE.digest).agent.workbench
+        busy = vars(bench)["processes"] = Processes(2, 1 << 20)
+        assert dict(busy.each(_sum, [1, 2], 3)) == {0: 4, 1: 5}
+        assert busy._all
+        assert asked(desk, ONE, finished(ONE, bench.network, bench.initial_weights)) == Received()
+        assert not busy._all
+
+
+def _sum(context, item):
+    return context + item
 
 
 def test_nobody_adds_nothing():
