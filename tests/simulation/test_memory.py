@@ -122,6 +122,20 @@ def test_each_process_has_the_gradients_of_a_clipped_batch(tiny_study, monkeypat
 
 
 @pytest.mark.usefixtures("untimed")
+@pytest.mark.parametrize("parameters", [100_000, 10_000_000])
+def test_each_process_of_a_seeded_run_has_the_gradients_of_a_batch_of_a_small_network(
+    tiny_study, monkeypatch, parameters
+):
+    monkeypatch.setattr(estimates, "build_network", of_size(parameters, nn.Tanh()))
+    two, one, open_ended = (
+        estimate(tiny_study(study={"seed": seed}, performance={"threads": cores})).memory_bytes
+        for seed, cores in ((7, 2), (7, 1), (None, 2))
+    )
+    assert one == open_ended
+    assert (two - one >= GIGABYTE) == (parameters == 100_000)
+
+
+@pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize("sections", [MASKED, LOCAL])
 def test_copies_are_counted_and_not_made(tiny_study, monkeypatch, sections):
     made = property(lambda _: pytest.fail("a check allocates no copy"))

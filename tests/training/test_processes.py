@@ -64,6 +64,19 @@ def is_open(context, item):
     return _is_open(item)
 
 
+def nested(context, item):
+    return os.getpid(), [found for _, found in context.each(own_pid, [1, 2], context)]
+
+
+def own_pid(context, item):
+    return os.getpid()
+
+
+def slow_at_first(context, item):
+    time.sleep(0.2 if item == 0 else 0)
+    return item
+
+
 def asleep(context, item):
     time.sleep(600)
 
@@ -96,6 +109,16 @@ def test_results_come_in_the_order_of_the_items_however_large_they_are(two, size
         np.testing.assert_array_equal(result, CONTEXT + item)
     assert os.getpid() not in {pid for _, pid in found}
     assert len({pid for _, pid in found}) <= 2
+
+
+def test_in_order_a_result_waits_for_those_before_it(two):
+    assert list(two.in_order(slow_at_first, list(range(9)), None)) == list(range(9))
+
+
+def test_a_process_computes_everything_itself(two):
+    for own, others in mapped(two, nested, [1, 2], two):
+        assert others == [own, own]
+        assert own != os.getpid()
 
 
 def test_no_result_is_overwritten_by_the_next_call(two):

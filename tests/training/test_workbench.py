@@ -191,7 +191,7 @@ def test_hospitals_that_share_passes_take_the_steps_that_each_takes_alone(monkey
     monkeypatch.setattr(bench, "_independence", Independence.CHECKED)
     monkeypatch.setattr(bench, "_head", None)
     alone = [after(bench, OFTEN_NONE, [own])[0] for own in hospitals_of(bench, patients, class_weights)]
-    monkeypatch.setattr(bench, "_add_plain_sums", lambda *_: pytest.fail("it is one pass"))
+    monkeypatch.setattr(bench, "batch_sums", lambda *_: pytest.fail("it is one pass"))
     runs = list(hospitals_of(bench, patients, class_weights))
     for together, one in zip(after(bench, OFTEN_NONE, runs, may_round=True), alone, strict=True):
         for ours, theirs in zip(together, one, strict=True):

@@ -15,10 +15,29 @@ from wardround.per_patient.microbatches import patient_ranges
 from wardround.training.augment.augmentation import Augmentation, Keys, views
 from wardround.training.encodings import Lattice, encoded, is_arithmetic, strided
 from wardround.training.patients import Rows, Sample
-from wardround.types import Masks, Pictures
+from wardround.types import Labels, Masks, Pictures
 
 _KEPT_BYTES = 1 << 26
 """Inputs that are kept although the network does not ask for it, at most."""
+
+
+@dataclass(frozen=True)
+class Members:
+    """Whole patients of a batch, before a picture is read.
+
+    Attributes:
+        rows: of pictures in the cache, (picture,), `keys` and classes (`labels`) likewise.
+        patient: position of each picture's patient in the batch, (picture,).
+        names: key of each patient, (patient,).
+        group: sample (hospital) that each patient belongs to, (patient,).
+    """
+
+    rows: Rows
+    keys: Keys
+    labels: Labels
+    patient: Tensor
+    names: list[int]
+    group: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,22 +81,33 @@ class Batching:
 
         A batch has one patient at least, and at most as many pictures as fit, or `at_once` where that is fewer.
         """
+        for members in self.shared_out(samples, at_once):
+            yield self.read(members, seed), members.group
+
+    def shared_out(self, samples: Sequence[Sample], at_once: int | None = None) -> Iterator[Members]:
+        """Yields the patients of each batch of `batches`."""
         most = self.at_once if at_once is None else min(at_once, self.at_once)
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
         if not (names := [key for of in samples for key in of.patients.keys[of.chosen].tolist()]):
             return
         rows = np.concatenate([part.rows for part in drawn])
         keys = np.concatenate([part.keys for part in drawn])
-        labels = torch.from_numpy(np.concatenate([part.labels for part in drawn]))
+        labels = np.concatenate([part.labels for part in drawn])
         group = torch.from_numpy(np.repeat(np.arange(len(samples)), [len(sample.chosen) for sample in samples]))
         counts = np.concatenate([sample.patients.counts[sample.chosen] for sample in samples]).tolist()
         patient = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         ends = [0, *accumulate(counts)]
         for first, last in patient_ranges(counts, most):
-            members = slice(ends[first], ends[last])
-            of = patient[members] - first
-            batch = self._batch(rows[members], keys[members], labels[members], of, last - first, seed)
-            yield replace(batch, keys=names[first:last]), group[first:last]
+            of = slice(ends[first], ends[last])
+            yield Members(
+                rows[of], keys[of], labels[of], patient[of] - first, names[first:last], group[first:last]
+            )
+
+    def read(self, members: Members, seed: int) -> PatientBatch:
+        """Returns the pictures of a batch; those that are varied follow from the seed and their own keys."""
+        rows, keys, labels = members.rows, members.keys, torch.from_numpy(members.labels)
+        batch = self._batch(rows, keys, labels, members.patient, len(members.names), seed)
+        return replace(batch, keys=members.names)
 
     def _batch(
         self, rows: Rows, keys: Keys, labels: Tensor, patient: Tensor, num_patients: int, seed: int

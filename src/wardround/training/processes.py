@@ -143,13 +143,16 @@ class Processes(Generic[Context]):
 
         An error of the function is raised here and ends all processes; others are forked for the next items. Warnings
         of the function are given here. An item whose process was killed is computed in this one, where nothing of it
-        was seen: no number is drawn for two results.
+        was seen: no number is drawn for two results. A copy of the owner, as each process is, computes all itself.
 
         Args:
             function: of a module, found again by its name.
             items: picklable, as results are; a stream in them moves (`wardround.randomness.Stream`).
             context: to fork with.
         """
+        if os.getpid() != self._owner:
+            yield from enumerate(function(context, item) for item in items)
+            return
         waiting = list(enumerate(items))[::-1]
         at_work = dict[Any, tuple[_Process, int, _Parcel]]()
         try:
@@ -177,6 +180,18 @@ class Processes(Generic[Context]):
         except BaseException:
             self.close()  # others would answer later
             raise
+
+    def in_order(
+        self, function: Callable[[Context, Item], Found], items: Sequence[Item], context: Context
+    ) -> Iterator[Found]:
+        """Yields what `each` does in the order of the items; a result waits for those before it."""
+        waiting: dict[int, Found] = {}
+        following = 0
+        for place, found in self.each(function, items, context):
+            waiting[place] = found
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
 
     def close(self) -> None:
         """Ends all processes; others are forked when there are items for them."""

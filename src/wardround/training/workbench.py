@@ -14,20 +14,21 @@ from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
 from wardround.models.vectors import load_parameters, load_vector, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence, take_over
-from wardround.per_patient.batch import Loss, PatientBatch
-from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
+from wardround.per_patient.batch import Loss
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import Clipping, Flat
-from wardround.per_patient.guards.draws import DrawsInWorker, keys_of
+from wardround.per_patient.guards.draws import DrawsInWorker
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import in_single_precision
 from wardround.per_patient.side_by_side import Block, sums_side_by_side
-from wardround.per_patient.slow_path import draws, plain_sum
+from wardround.per_patient.slow_path import draws
 from wardround.training.alone import gradients_alone
 from wardround.training.augment.augmentation import Augmentation
-from wardround.training.batching import Batching
+from wardround.training.batch_sums import BatchSum, BatchSums, Step
+from wardround.training.batching import Batching, Members
 from wardround.training.centring import centred_inputs
-from wardround.training.device import CPU, mixed_precision
+from wardround.training.device import CPU
 from wardround.training.encodings import Lattice, encoded
 from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
@@ -45,6 +46,9 @@ _NOT_AUGMENTED = Augmentation()
 
 _PIXELS_AT_ONCE = 1 << 22
 """Pixels or voxels, over all pictures, whose float inputs are in memory at one time, at most."""
+
+_LARGEST_SHARED = 1 << 25
+"""Bytes of weights, at most, of networks whose batches are summed side by side: larger ones gained nothing by it."""
 
 _PIXELS_SHARED = 1 << 19
 """Pixels or voxels, over all hospitals of a shared pass, at most, unless one has more."""
@@ -198,30 +202,42 @@ class Workbench:
         if self._head is not None:
             drawn = [(sample.patients, sample.chosen) for sample in samples]
             return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
-        self._load(self._there, weights)
-        self._train(self._there)
-        loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
+        step = Step(weights, clipping_norm, dropout_seed, rule, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
-        for batch, group in self._batching.batches(samples, dropout_seed):
-            if math.isinf(clipping_norm):
-                self._add_plain_sums(loss, batch, group, totals, dropout_seed)
-                continue
-            present, local = torch.unique(group, return_inverse=True)
-            with mixed_precision(self.device):
-                sums = clipped_sums_by_group(
-                    self._there, loss, batch.on(self.device), local, len(present),
-                    clipping_norm=clipping_norm, clipping=rule,
-                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
-                    independence=self._independence,
-                )  # fmt: skip
-            for hospital, clipped in zip(present.tolist(), sums, strict=True):
-                totals[hospital] = _added(totals[hospital], clipped.vector.cpu())
-                within[hospital] += clipped.within
+        for sums in self._in_turn(step, list(self._batching.shared_out(samples))):
+            for hospital, vector, count in sums:
+                totals[hospital] = _added(totals[hospital], torch.from_numpy(vector))
+                within[hospital] += count
         return [
             ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, count)
             for total, count in zip(totals, within, strict=True)
         ]
+
+    @property
+    def batch_processes(self) -> "Processes[Workbench] | None":
+        """Processes that sum batches; None of a large network, or where there are none."""
+        return self.processes if self.initial_weights.nbytes <= _LARGEST_SHARED else None
+
+    def _in_turn(self, step: Step, batches: list[Members]) -> Iterator[list[BatchSum]]:
+        """Yields the sums of each batch; they are computed side by side where torch gives a kernel one thread."""
+        processes = self.batch_processes if len(batches) > 1 and torch.get_num_threads() == 1 else None
+        if processes is None:
+            return (self.batch_sums((step, members)) for members in batches)
+        return processes.in_order(Workbench.batch_sums, [(step, members) for members in batches], self)
+
+    def batch_sums(self, item: tuple[Step, Members]) -> list[BatchSum]:
+        """Returns the sums of one batch: `BatchSums.of`."""
+        step, members = item
+        self._load(self._there, step.weights)
+        self._train(self._there)
+        return self._sums.of(step, self._batching.read(members, step.dropout_seed), members.group)
+
+    @property
+    def _sums(self) -> BatchSums:
+        return BatchSums(
+            self._there, self._loss, self._memory_bytes, self._independence, self.device, self._layout
+        )
 
     def plain_sums_at(
         self, weights: Sequence[Vector], samples: Sequence[Sample], class_weights: tuple[float, ...] | None
@@ -373,22 +389,6 @@ class Workbench:
     @cached_property
     def _layout(self) -> Layout:
         return Layout.of(self._there)
-
-    def _add_plain_sums(
-        self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
-    ) -> None:
-        """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
-        owners, sizes = torch.unique_consecutive(group[batch.patient], return_counts=True)
-        first = 0
-        for hospital, size in zip(owners.tolist(), sizes.tolist(), strict=True):
-            at, first = slice(first, first + size), first + size
-            inputs = batch.inputs  # kernels round by where a tensor begins in memory, so a part is copied
-            inputs = inputs if size == len(inputs) else inputs[at].clone()
-            mine = replace(batch, inputs=inputs, labels=batch.labels[at], patient=batch.patient[at])
-            with mixed_precision(self.device):
-                keys = keys_of(mine, dropout_seed)
-                found = plain_sum(self._there, self._layout, loss, mine.on(self.device), keys)
-            totals[hospital] = _added(totals[hospital], found.cpu())
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

@@ -38,8 +38,9 @@ def bytes_of_steps(
 
     Under masks each core takes patients, whose gradients wait for some others, with a copy of the network; a process
     also has a row (int32) and a sum (int64), which is answered in shared memory as the weights are asked. In local
-    steps a process takes a hospital, with its weights and velocity, which are asked and answered so.
-    Beside the activations of a batch a gradient is there twice, as autograd gives it and as one vector.
+    steps a process takes a hospital, with its weights and velocity, which are asked and answered so. A seeded run takes
+    one thread, so that other sums of small networks take a process a core. Beside the activations of a batch a gradient
+    is there twice, as autograd gives it and as one vector.
 
     Args:
         study: as it is resolved.
@@ -50,11 +51,14 @@ def bytes_of_steps(
         of_step: pictures of a hospital in one step or masked round.
     """
     is_local = isinstance(study.federation, Averaging | Scaffolding)
-    if bench.trains_head or not (is_local or plan.masked is not None):
+    if bench.trains_head:
         return gradient_bytes
     trained, vector = bench.network.trained, 4 * bench.network.num_parameters
     activations = activation_bytes(trained, bench.inputs_of(np.zeros(1, dtype=np.int64)))
     copy = sum(each.nbytes for each in (*trained.parameters(), *trained.buffers()))
+    if not is_local and plan.masked is None:
+        is_shared = study.study.seed is not None and bench.batch_processes is not None
+        return bench.cores * (gradient_bytes + copy + 3 * vector) if is_shared else gradient_bytes
     references = gradient_bytes if num_runs(study) else 0  # they clip beside the copies, and beside the processes
     if not is_local:
         cores = max(1, bench.num_copies) if bench.processes is None else bench.cores
