@@ -37,10 +37,10 @@ def bytes_of_steps(
     """Returns the bytes of gradients at one time, of all that compute side by side.
 
     Under masks each core takes patients, whose gradients wait for some others, with a copy of the network; a process
-    also has a row (int32) and a sum (int64), which is answered in shared memory as the weights are asked. In local
-    steps a process takes a hospital, with its weights and velocity, which are asked and answered so. A seeded run takes
-    one thread, so that other sums of small networks take a process a core. Beside the activations of a batch a gradient
-    is there twice, as autograd gives it and as one vector.
+    also has a row (int32) and a sum (int64), which is answered in shared memory as the weights are asked, and keeps
+    memory of two gradients that are no more. In local steps a process takes a hospital, with its weights and velocity,
+    which are asked and answered so. A seeded run takes one thread, so that other sums of small networks take a process
+    a core. Beside the activations of a batch a gradient is there twice, as autograd gives it and as one vector.
 
     Args:
         study: as it is resolved.
@@ -67,7 +67,7 @@ def bytes_of_steps(
             waiting = max(cores * vector, min(ROW_BYTES, of_step * vector))
             return bench.num_copies * copy + cores * at_work + waiting + references
         waiting = max(vector, min(ROW_BYTES, of_step * vector // cores))
-        return cores * (copy + 6 * vector + at_work + waiting) + references
+        return cores * (copy + 8 * vector + at_work + waiting) + references
     is_clipped = math.isfinite(clip_of(plan.training).norm)
     of_batch = gradient_bytes if is_clipped else min(bench.at_once, of_step) * activations
     return at_work_of(study, bench) * (copy + 5 * vector + of_batch) + references
