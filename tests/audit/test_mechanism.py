@@ -79,7 +79,7 @@ def test_mean_rows_that_are_not_cut_are_a_contradiction(monkeypatch):
 
 
 def test_gradients_that_are_not_clipped_are_a_contradiction(monkeypatch):
-    monkeypatch.setattr("wardround.training.workbench.clipped_sums_by_group", unclipped(), raising=True)
+    monkeypatch.setattr("wardround.training.batch_sums.clipped_sums_by_group", unclipped(), raising=True)
     assert canaries_of(study_of({"sum": "simulated", "noise_multiplier": 3.0})).contradictions != ()
 
 

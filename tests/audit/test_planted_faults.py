@@ -33,7 +33,7 @@ def no_noise_at_one_hospital(patch):
 
 
 def no_clip(patch):
-    patch.setattr("wardround.training.workbench.clipped_sums_by_group", unclipped())
+    patch.setattr("wardround.training.batch_sums.clipped_sums_by_group", unclipped())
 
 
 def no_noise_under_masks(patch):
