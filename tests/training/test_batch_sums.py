@@ -48,8 +48,9 @@ def test_no_bit_of_a_sum_depends_on_the_number_of_processes(name, clip, monkeypa
             for ours, theirs in zip(found, known.setdefault(scale, found), strict=True):
                 assert torch.equal(ours[0], theirs[0])
                 assert ours[1] == theirs[1]
-        assert (bench.processes is None) == (cores == 1)
-        assert bench.processes is None or len(bench.processes._all) == min(cores, 4), "a batch each"
+        taken = bench.batch_processes
+        assert (taken is None) == (cores == 1 or name == "resnet18"), "of small networks"
+        assert taken is None or len(taken._all) == min(cores, 4), "a batch each"
     assert not known[1.0][1][0].any(), "nobody is in that sample"
 
 
