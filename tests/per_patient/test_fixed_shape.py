@@ -1,6 +1,7 @@
 """Batches of a fixed shape: what is in the other slots changes no bit of a row, and the rows are the gradients."""
 
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from wardround.per_patient.fixed_shape import (
     in_slots,
     mean_of,
     placed,
-    slot_of,
     slots_for,
+    slots_of,
     stays_apart,
 )
 from wardround.training import slotted as slotted_gradients
@@ -77,11 +78,14 @@ def test_every_picture_is_once_in_its_slot_and_the_place_among_its_equals_is_its
     assert list(placed(np.zeros(0, dtype=np.int64), 8)) == []
 
 
-def test_a_slot_follows_from_the_bytes_of_a_picture():
-    pictures = np.random.default_rng(0).integers(0, 256, (6400, 4, 4), dtype=np.uint8)
-    slots = [slot_of(picture, 64) for picture in pictures]
-    assert slots == [slot_of(picture.copy(), 64) for picture in pictures]
-    assert np.bincount(slots, minlength=64).min() > 50, "evenly, or batches would be nearly empty"
+def test_a_slot_follows_from_the_patient_and_the_number_of_the_picture():
+    patients, fewer = patients_with([3] * 3200), patients_with([1, *[3] * 3199])
+    keys = patients.pictures_of(np.arange(3200)).keys
+    slots = slots_of(keys, 64)
+    np.testing.assert_array_equal(slots_of(fewer.pictures_of(np.arange(3200)).keys, 64), np.delete(slots, [1, 2]))
+    np.testing.assert_array_equal(slots_of(patients.pictures_of(np.arange(1, 3200)).keys, 64), slots[3:])
+    assert set(np.diff(slots.reshape(-1, 3)).ravel() % 64) == {1}, "no two of a patient meet"
+    assert np.bincount(slots, minlength=64).min() > 75, "evenly, or batches would be nearly empty"
 
 
 def test_empty_slots_hold_zeros_and_the_shape_is_always_the_same():
@@ -161,12 +165,12 @@ def test_some_patients_at_a_time_changes_no_bit(monkeypatch):
     assert len(few) == len(COUNTS)
 
 
-@pytest.mark.parametrize("pictures", ["alike", "different"])
-def test_rows_in_memory_take_at_most_twice_their_bytes(pictures, monkeypatch):
-    """Pictures that are alike have one slot, and each its own batch, whose empty slots have rows as well."""
-    bench = slotted("small_cnn")
-    if pictures == "alike":
-        bench._pixels[:] = bench._pixels[0]
+@pytest.mark.parametrize("slots", ["one", "many"])
+def test_rows_in_memory_take_at_most_twice_their_bytes(slots, monkeypatch):
+    """Pictures of one slot have a batch each, whose empty slots have rows as well."""
+    bench, patients = slotted("small_cnn"), patients_with([1] * sum(COUNTS))
+    if slots == "one":
+        patients = replace(patients, names=patients.names * np.uint64(64))
     made, compute = [], gradients_of_slots
 
     def watched(*given, **options):
@@ -174,12 +178,10 @@ def test_rows_in_memory_take_at_most_twice_their_bytes(pictures, monkeypatch):
         return found
 
     monkeypatch.setattr(slotted_gradients, "gradients_of_slots", watched)
-    gradients = bench.patient_gradients(
-        bench.initial_weights, Sample(patients_with([1] * sum(COUNTS)), np.arange(sum(COUNTS))), 3
-    )
+    gradients = bench.patient_gradients(bench.initial_weights, Sample(patients, np.arange(sum(COUNTS))), 3)
     next(gradients)
     held = sum(len(matrix) for each in made if (matrix := each()) is not None)
-    assert (len(made) == sum(COUNTS)) == (pictures == "alike")
+    assert (len(made) == sum(COUNTS)) == (slots == "one")
     assert held <= 2 * sum(COUNTS)
 
 

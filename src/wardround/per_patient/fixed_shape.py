@@ -2,9 +2,9 @@
 
 A kernel may add up in another order when a batch grows by one, or when a picture moves within the batch. Here a batch
 never grows and a picture never moves. Every batch has the same number of slots, and empty slots hold zeros. The slot of
-a picture is a checksum of its stored bytes, not its position in the sample, which shifts when a patient before it is
-left out. Where two pictures have the same slot, the second waits for the next batch. The batch of a picture depends on
-the other pictures; the gradient of the picture does not.
+a picture follows from its patient's name and its number among the patient's own, not from its position in the sample,
+which shifts when a patient before it is left out. Where two pictures have the same slot, the second waits for the next
+batch. The batch of a picture depends on the other pictures; the gradient of the picture does not.
 
 Assumption: with equal shapes, memory layout and number of threads (one), a kernel does the same operations for one
 element of a batch for any values of the others. Layers that mix elements are refused before (`check_trainable`), and
@@ -17,7 +17,6 @@ another patient joins.
 """
 
 import copy
-import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -68,9 +67,9 @@ def slots_for(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> i
     return count if stays_apart(model, loss, inputs, labels, count) else 0
 
 
-def slot_of(picture: npt.NDArray[np.generic], count: int) -> int:
-    """Returns the slot of a picture, from its bytes only."""
-    return zlib.crc32(np.ascontiguousarray(picture).data) % count
+def slots_of(keys: npt.NDArray[np.uint64], count: int) -> Ints:
+    """Returns the slot of each picture, from its key, (picture,): a patient's pictures have one after the other."""
+    return (keys % np.uint64(count)).astype(np.int64)
 
 
 def placed(slots: Ints, count: int) -> Iterator[Ints]:

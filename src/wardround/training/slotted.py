@@ -38,7 +38,6 @@ class Slotted:
     ) -> None:
         self._network, self._loss, self._memory_bytes = network, loss, memory_bytes
         self._pixels, self._inputs = pixels, inputs
-        self._known: dict[int, int] = {}
         self.count = 0
         """Slots of a batch, for every round the same; 0 where gradients are computed alone."""
         if len(pixels):
@@ -68,8 +67,7 @@ class Slotted:
     def _of_pictures(self, drawn: Drawn, dropout_seed: int, each: Each) -> list[Vector]:
         """Returns the gradient of each picture, (parameter,), where its batch left it: a copy took half as long.
 
-        A batch of mostly empty slots is left for a copy. It would stay in memory whole: pictures that are alike have
-        one slot, and a batch each.
+        A batch of mostly empty slots is left for a copy: it would stay in memory whole.
         """
         found: list[Vector] = [_NOTHING] * len(drawn.rows)
         classes = torch.from_numpy(drawn.labels)
@@ -87,15 +85,8 @@ class Slotted:
             for place, gradient in zip(at.tolist(), kept, strict=True):
                 found[place] = gradient
 
-        each(fill, list(fixed_shape.placed(self._slots_of(drawn.rows), self.count)))
+        each(fill, list(fixed_shape.placed(fixed_shape.slots_of(drawn.keys, self.count), self.count)))
         return found
-
-    def _slots_of(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """Returns the slot of each picture, from its stored bytes."""
-        for row in set(rows.tolist()) - self._known.keys():
-            stored = self._pixels[row] if self._inputs is None else self._inputs[row].numpy()
-            self._known[row] = fixed_shape.slot_of(stored, self.count)
-        return np.array([self._known[row] for row in rows.tolist()], dtype=np.int64)
 
     def _by_slot(self, rows: Rows, batch: npt.NDArray[np.int64]) -> Tensor:
         """Returns inputs by slot; those that are not kept are encoded there, as that is a kernel as well."""
