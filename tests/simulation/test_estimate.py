@@ -7,8 +7,11 @@ import torch
 from tests.errors import raises_code
 from torch import nn
 
+from wardround.agreed.network import build_network
+from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, DataError, ModelError, PrivacyError
+from wardround.images.entries import Target
 from wardround.models.network import Network
 from wardround.simulation import estimate as estimates
 from wardround.simulation.forecast import seconds
@@ -224,6 +227,22 @@ def test_a_masked_head_is_timed_by_its_products(tiny_study, monkeypatch):
     monkeypatch.setattr(Workbench, "patient_gradients", None)
     found = estimate(tiny_study(**MASKED, model={"name": "features"}))
     assert 0 < found.seconds < 60, "four rounds of forty patients"
+
+
+def test_local_steps_of_several_hospitals_are_timed_on_a_core(tiny_study, monkeypatch):
+    """A time that batches were summed in on every core would be shared among these cores a second time."""
+    monkeypatch.setattr("wardround.training.workbench._PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr(seconds, "at_work_of", lambda *_: 2)
+    monkeypatch.setattr(seconds, "least_seconds", lambda step, _: float(step() is None) + 1.0)
+    batches = []
+    monkeypatch.setattr(
+        Workbench, "_in_turn", lambda _, __, shared: batches.append(len(shared)) or [[] for _ in shared]
+    )
+    study = tiny_study(privacy={"trust": "nobody"}, federation={"strategy": "fedavg", "local_steps": 1})
+    plan, network = plan_of(study), build_network(study, target=Target.CLASSES, num_classes=2, shape=(1, 32, 32))
+    found = seconds.local_probe(study, plan, network, Target.CLASSES, (1, 32, 32), 10)
+    assert batches == [1]
+    assert found == 1.0 / 2 / 2, "two pictures a batch, and two hospitals at one time"
 
 
 def test_made_up_encodings_of_a_frozen_network_differ():

@@ -1,5 +1,7 @@
 """The time of a study, by timed steps on made-up pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -53,14 +55,17 @@ def local_probe(
 ) -> float:
     """Returns seconds a picture of local steps, as many hospitals at one time as have cores.
 
-    A step takes so many pictures; fewer are timed of many.
+    A step takes so many pictures; fewer are timed of many, and one batch of several hospitals, for other batches would
+    be summed on the cores that are the other hospitals'.
     """
     pictures, clip = max(1, min(of_step, 64)), clip_of(plan.training).norm
     bench, everyone = made_up_bench(study, network, target, shape, pictures)
     at_work = at_work_of(study, bench)
+    if at_work > 1:
+        everyone = replace(everyone, chosen=everyone.chosen[: bench.at_once])
     threads = {1} if at_work > 1 else _threads_of(study, network)
     seconds = least_seconds(lambda: bench.gradient_sums(bench.initial_weights, [everyone], clip, 0), threads)
-    return seconds / pictures / at_work
+    return seconds / len(everyone.chosen) / at_work
 
 
 def masked_probe(
