@@ -234,10 +234,13 @@ def test_local_steps_of_several_hospitals_are_timed_on_a_core(tiny_study, monkey
     monkeypatch.setattr("wardround.training.workbench._PICTURES_AT_ONCE", 2)
     monkeypatch.setattr(seconds, "at_work_of", lambda *_: 2)
     monkeypatch.setattr(seconds, "least_seconds", lambda step, _: float(step() is None) + 1.0)
-    batches = []
-    monkeypatch.setattr(
-        Workbench, "_in_turn", lambda _, __, shared: batches.append(len(shared)) or [[] for _ in shared]
-    )
+    batches: list[int] = []
+
+    def in_turn(_bench, _step, shared):
+        batches.append(len(shared))
+        return [[] for _ in shared]
+
+    monkeypatch.setattr(Workbench, "_in_turn", in_turn)
     study = tiny_study(privacy={"trust": "nobody"}, federation={"strategy": "fedavg", "local_steps": 1})
     plan, network = plan_of(study), build_network(study, target=Target.CLASSES, num_classes=2, shape=(1, 32, 32))
     found = seconds.local_probe(study, plan, network, Target.CLASSES, (1, 32, 32), 10)
