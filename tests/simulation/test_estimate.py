@@ -249,6 +249,6 @@ def test_local_steps_of_several_hospitals_are_timed_on_a_core(tiny_study, monkey
 
 
 def test_made_up_encodings_of_a_frozen_network_differ():
-    """Pictures that are alike would have one slot, and take a batch each."""
+    """As those of real pictures do."""
     network = Network("frozen", nn.Linear(4, 3), nn.Linear(3, 2), encode_once=True)
     assert len(torch.unique(seconds._inputs(network, torch.ones(5, 4)), dim=0)) == 5
