@@ -217,8 +217,7 @@ class Hospital:
     def _finish(self, work: Finish) -> Received | Failure:
         if self.folder is None:
             return _REFUSED
-        if (idle := self.agent.workbench.processes) is not None:
-            idle.close()  # each holds the memory of its steps, and no round is left
+        self.agent.workbench.end_processes()  # each holds the memory of its steps, and no round is left
         try:
             weights = take_model(self.folder, self.agent.policy.study, work, self.agent.workbench.network)
         except (FederationError, ModelError) as error:

@@ -2,8 +2,8 @@
 
 Released: nothing; the sum is private until it is noised. Neighbouring relation: add or remove one patient, who adds one
 row of integer L2 norm at most D (`wardround.secure_aggregation.integers.grid`). A row follows from its own patient's
-pictures and from public values alone, and whole numbers are added, so that no bit of the sum depends on how patients
-were shared out, though that moves when one of them is removed.
+pictures and name, the round's weights and its seed of dropout, and whole numbers are added, so that no bit of the sum
+depends on how patients were shared out, though that moves when one of them is removed.
 """
 
 from collections.abc import Iterator
