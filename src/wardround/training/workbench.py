@@ -236,13 +236,8 @@ class Workbench:
         step, members = item
         self._load(self._there, step.weights)
         self._train(self._there)
-        return self._sums.of(step, self._batching.read(members, step.dropout_seed), members.group)
-
-    @property
-    def _sums(self) -> BatchSums:
-        return BatchSums(
-            self._there, self._loss, self._memory_bytes, self._independence, self.device, self._layout
-        )
+        given = self._there, self._loss, self._memory_bytes, self._independence, self.device, self._layout
+        return BatchSums(*given).of(step, self._batching.read(members, step.dropout_seed), members.group)
 
     def plain_sums_at(
         self, weights: Sequence[Vector], samples: Sequence[Sample], class_weights: tuple[float, ...] | None
